@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tusp.datasets import audit, catalog
-from tusp.datasets.corpora.sleep_edf import SedfSc
+from tusp.datasets.corpora.sedf_sc import SedfSc
 from tusp.platform.errors import UserError
 from tusp.platform.identity import file_sha256
 from tusp.platform.store.session import Store, open_store
@@ -215,7 +215,7 @@ def test_looking_again_at_two_hundred_nights_takes_a_second(store: Store, tmp_pa
 def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("broken", "no_such_module_at_all:Adapter", catalog.ENTRY_POINTS),
-        EntryPoint("mine", "tusp.datasets.corpora.sleep_edf:SedfSt", catalog.ENTRY_POINTS),
+        EntryPoint("mine", "tusp.datasets.corpora.sedf_st:SedfSt", catalog.ENTRY_POINTS),
     ]
     monkeypatch.setattr(catalog, "entry_points", lambda group: points if group == "tusp.datasets" else [])
     with pytest.warns(UserWarning, match="plug-in corpus 'broken'"):
@@ -226,7 +226,7 @@ def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["sedf-sc", "described"])
 def test_a_plug_in_with_a_taken_name_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    point = EntryPoint(name, "tusp.datasets.corpora.sleep_edf:SedfSt", catalog.ENTRY_POINTS)
+    point = EntryPoint(name, "tusp.datasets.corpora.sedf_st:SedfSt", catalog.ENTRY_POINTS)
     monkeypatch.setattr(catalog, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match=f"'{name}', but that name is taken"):
         catalog.adapters()

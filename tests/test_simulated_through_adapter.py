@@ -9,7 +9,8 @@ import numpy as np
 import pyedflib
 import pytest
 
-from tusp.datasets.corpora.sleep_edf import SedfSc, SedfSt
+from tusp.datasets.corpora.sedf_sc import SedfSc
+from tusp.datasets.corpora.sedf_st import SedfSt
 from tusp.datasets.simulation import simulate
 from tusp.datasets.simulation.sleep_edf import NightPlan, draw_person, draw_truth
 from tusp.platform.stages import UNSCORED

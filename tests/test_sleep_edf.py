@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from tusp.datasets.audit import audit_recordings
-from tusp.datasets.corpora.sleep_edf import LABEL_MAP, SedfSc, SedfSt
+from tusp.datasets.corpora.sedf_sc import SedfSc
+from tusp.datasets.corpora.sedf_st import SedfSt
+from tusp.datasets.corpora.sleep_edf import LABEL_MAP
 from tusp.datasets.formats.edf import read_header
 from tusp.datasets.formats.hypnograms import runs_from_edf, to_epochs
 from tusp.platform.errors import UserError

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from tusp.datasets.audit import Progress, RecordingAudit, audit_recordings, with_duplicates
 from tusp.datasets.corpora.described import Described, parse_description
-from tusp.datasets.corpora.sleep_edf import SedfSc, SedfSt
 from tusp.datasets.recording import Adapter, Discovery, RecordingFiles
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.store import models
@@ -27,6 +28,17 @@ from tusp.platform.store.session import Store
 ENTRY_POINTS: Final = "tusp.datasets"
 DESCRIBED: Final = "described"
 """Adapter name of corpora that came with a description."""
+
+BUILT_IN: Final = {
+    "sedf-sc": "sedf_sc:SedfSc",
+    "sedf-st": "sedf_st:SedfSt",
+    "dcsm": "dcsm:Dcsm",
+    "cinc2018": "cinc2018:Cinc2018",
+    "shhs": "shhs:Shhs",
+    "dod-h": "dod_h:DodH",
+    "dod-o": "dod_o:DodO",
+}
+"""Module and class of every built-in adapter, below ``tusp.datasets.corpora``."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VANISHED: Final = "vanished: its files are gone from the corpus's folder"
@@ -106,7 +118,7 @@ def adapters() -> dict[str, Callable[[], Adapter]]:
     Raises:
         UserError: two adapters have one name.
     """
-    known: dict[str, Callable[[], Adapter]] = {"sedf-sc": SedfSc, "sedf-st": SedfSt}
+    known: dict[str, Callable[[], Adapter]] = {name: partial(_built_in, name) for name in BUILT_IN}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name in known or point.name == DESCRIBED:
             raise UserError(
@@ -121,6 +133,13 @@ def adapters() -> dict[str, Callable[[], Adapter]]:
             continue
         known[point.name] = factory
     return known
+
+
+def _built_in(name: str) -> Adapter:
+    """Make a built-in adapter; its module is loaded only now, with the readers that it alone needs."""
+    module, class_name = BUILT_IN[name].split(":")
+    adapter: Adapter = getattr(import_module(f"tusp.datasets.corpora.{module}"), class_name)()
+    return adapter
 
 
 def _adapter(adapter: str, name: str, description: str | None) -> Adapter:

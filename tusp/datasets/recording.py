@@ -33,6 +33,22 @@ class CorpusCard:
     """The corpus's own stage names to codes."""
     subject_rule: str
     """In words: how a subject is told from a file name."""
+    nights: int | None = None
+    """Recordings in the published corpus."""
+    people: int | None = None
+    """People in the published corpus."""
+    obtain: str = ""
+    """In words: where to get it, and what must be agreed to."""
+    layout: Sequence[str] = ()
+    """File names of the published layout, with what stands for the night in capitals; flat folders work too."""
+    reads: Sequence[str] = ()
+    """What tusp reads and what it makes of the corpus's quirks, a sentence each."""
+    refuses: Sequence[str] = ()
+    """What tusp refuses besides unreadable files, a sentence each."""
+    subsets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Named subsets of the people (``sedf-20``) to their subjects: the same people, never a corpus of its own."""
+    hold_out: bool = False
+    """Published to be judged on, never trained on, where several corpora are trained together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +71,19 @@ class RecordingFiles:
     subject: str
     signals: Path
     labels: Path | None
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """What else the night is read from, by role (``header``, ``scorer_2``): hashed and watched like the first two."""
     simulated: bool = False
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files by role, ``signals`` first; a file that has two roles (labels inside the signal file) once."""
+        roles = {"signals": self.signals, **({"labels": self.labels} if self.labels else {}), **self.others}
+        found: dict[str, Path] = {}
+        for role, path in roles.items():
+            if path not in found.values():
+                found[role] = path
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +152,16 @@ class Adapter(ABC):
         Raises:
             DataError: the channel is missing or unreadable.
         """
+
+    def scorers(self, recording: RecordingFiles) -> Mapping[str, Stages]:
+        """Each scorer's own stages where several scored the night: on the grid of :meth:`hypnogram`, one length.
+
+        Empty where one person scored.
+
+        Raises:
+            DataError: the labels cannot be read, or do not belong to this signal.
+        """
+        return {}
 
     def problems(self, recording: RecordingFiles) -> Sequence[str]:
         """What is odd about the signal file but does not make it unusable, each in one line.

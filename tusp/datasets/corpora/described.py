@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from tusp.datasets.corpora.edf_nights import EdfNights, is_simulated, refuse_mixture
+from tusp.datasets.corpora.edf_nights import EdfNights, is_simulated
 from tusp.datasets.corpora.folders import walk
+from tusp.datasets.corpora.simulated import refuse_mixture
 from tusp.datasets.formats.edf import microvolts_per, read_header
 from tusp.datasets.formats.hypnograms import plain_label, runs_from_csv, runs_from_edf, to_epochs
 from tusp.datasets.recording import CorpusCard, Discovery, Hypnogram, RecordingFiles

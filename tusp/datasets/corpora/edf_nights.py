@@ -4,38 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from tusp.datasets.corpora.simulated import says_simulated
 from tusp.datasets.formats.edf import EdfHeader, EdfSignal, microvolts_per, read_header, read_samples
 from tusp.datasets.recording import Adapter, Channel, RecordingFiles
-from tusp.platform.errors import DataError, UserError
-
-SIMULATED_TOKEN: Final = "tusp-simulated"
-"""Stands in the recording identification of every EDF file that tusp simulated."""
+from tusp.platform.errors import DataError
 
 
 def is_simulated(header: EdfHeader) -> bool:
     """Whether the file says of itself that it is simulated."""
-    return SIMULATED_TOKEN in header.recording.casefold()
-
-
-def refuse_mixture(root: Path, flags: Mapping[str, bool]) -> None:
-    """Refuse a folder in which simulated and real nights (name to flag) stand side by side.
-
-    Raises:
-        UserError: both kinds are there.
-    """
-    simulated = sorted(name for name, flag in flags.items() if flag)
-    real = sorted(name for name, flag in flags.items() if not flag)
-    if simulated and real:
-        raise UserError(
-            f"{root}: mixes simulated nights ({len(simulated)}, such as {simulated[0]}) and real ones"
-            f" ({len(real)}, such as {real[0]}); keep them in folders of their own"
-        )
+    return says_simulated(header.recording)
 
 
 def _same_name(one: str, other: str) -> bool:

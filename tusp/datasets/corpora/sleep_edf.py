@@ -1,4 +1,4 @@
-"""Sleep-EDF Expanded 1.0.0: sleep-cassette (sedf-sc) and sleep-telemetry (sedf-st), from the original EDF files.
+"""What both halves of Sleep-EDF Expanded 1.0.0 share: pairs of original EDF files.
 
 Signals and labels of a night are two files whose first six characters agree (``SC4001E0-PSG.edf`` and
 ``SC4001EC-Hypnogram.edf``). Source: Kemp et al. 2000, doi 10.1109/10.867928; PhysioNet sleep-edfx 1.0.0.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
-from tusp.datasets.corpora.edf_nights import EdfNights, is_simulated, refuse_mixture
+from tusp.datasets.corpora.edf_nights import EdfNights, is_simulated
 from tusp.datasets.corpora.folders import walk
+from tusp.datasets.corpora.simulated import refuse_mixture
 from tusp.datasets.formats.edf import EdfHeader, read_header
 from tusp.datasets.formats.hypnograms import runs_from_edf, to_epochs
 from tusp.datasets.recording import CorpusCard, Discovery, Hypnogram, RecordingFiles
@@ -62,7 +62,7 @@ class _Night(NamedTuple):
     labels: list[Path]
 
 
-class _SleepEdf(EdfNights):
+class SleepEdf(EdfNights):
     """What both halves of Sleep-EDF share."""
 
     prefix: ClassVar[str]
@@ -158,39 +158,8 @@ class _SleepEdf(EdfNights):
         return to_epochs(runs_from_edf(labels), LABEL_MAP, signal_seconds=signals.seconds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SedfSc(_SleepEdf):
-    """Sleep-EDF sleep-cassette: 153 nights at home of 78 healthy people."""
-
-    prefix: ClassVar[str] = "SC4"
-    letter: ClassVar[str] = "E"
-
-    @property
-    def card(self) -> CorpusCard:
-        return _card(
-            name="sedf-sc",
-            title="Sleep-EDF Expanded, sleep-cassette",
-            subject_rule="characters 4 and 5 of the file name: SC4ssN",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SedfSt(_SleepEdf):
-    """Sleep-EDF sleep-telemetry: 44 nights of 22 people, one under placebo and one under temazepam each."""
-
-    prefix: ClassVar[str] = "ST7"
-    letter: ClassVar[str] = "J"
-
-    @property
-    def card(self) -> CorpusCard:
-        return _card(
-            name="sedf-st",
-            title="Sleep-EDF Expanded, sleep-telemetry",
-            subject_rule="characters 4 and 5 of the file name: ST7ssN",
-        )
-
-
-def _card(*, name: str, title: str, subject_rule: str) -> CorpusCard:
+def sleep_edf_card(*, name: str, title: str, subject_rule: str, **more: Any) -> CorpusCard:
+    """What both halves say of themselves, and what ``more`` adds."""
     return CorpusCard(
         name=name,
         title=title,
@@ -205,4 +174,5 @@ def _card(*, name: str, title: str, subject_rule: str) -> CorpusCard:
         channel_groups=_GROUPS,
         label_map=LABEL_MAP,
         subject_rule=subject_rule,
+        **more,
     )
