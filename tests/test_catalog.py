@@ -220,7 +220,7 @@ def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.M
     monkeypatch.setattr(catalog, "entry_points", lambda group: points if group == "tusp.datasets" else [])
     with pytest.warns(UserWarning, match="plug-in corpus 'broken'"):
         known = catalog.adapters()
-    assert known.keys() == {"sedf-sc", "sedf-st", "mine"}
+    assert known.keys() == {*catalog.BUILT_IN, "mine"}
     assert known["mine"]().card.name == "sedf-st"
 
 
@@ -276,7 +276,7 @@ def test_the_command_line_from_add_to_remove(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("shhs9", "{raw}"), "no corpus 'shhs9'; known are sedf-sc, sedf-st"),
+        (("shhs9", "{raw}"), "no corpus 'shhs9'; known are cinc2018, dcsm, dod-h, dod-o, sedf-sc"),
         (("sedf-sc", "{raw}/absent"), "no such folder"),
         (("sedf-st", "{raw}"), "holds no night of sedf-st"),
         (("sedf-sc", "{raw}", "--describe", "{toml}"), "is the name of a built-in corpus"),

@@ -179,6 +179,16 @@ def clipped_share(samples: npt.NDArray[np.float32], limits: tuple[float, float] 
     return float(((samples <= low + margin) | (samples >= high - margin)).mean())
 
 
+def file_roles(files: RecordingFiles) -> list[tuple[Path, tuple[str, ...]]]:
+    """Every file of a night once, with its roles: the one it is hashed under, and others (labels inside the signals)."""
+    roles: dict[Path, list[str]] = {path: [role] for role, path in files.files.items()}
+    every = {"signals": files.signals, **({"labels": files.labels} if files.labels else {}), **files.others}
+    for role, path in every.items():
+        if role not in roles[path]:
+            roles[path].append(role)
+    return [(path, tuple(names)) for path, names in roles.items()]
+
+
 def source_facts(root: Path, path: Path, role: str, known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Size, times and SHA-256 of a file; the hash is taken from ``known`` when nothing about the file changed.
 
@@ -303,8 +313,13 @@ def audit_recording(
     """
     row = replace(refused_audit(files.name, "", subject=files.subject), reason=None)
     try:
-        roles = [("signals", files.signals)] + ([("labels", files.labels)] if files.labels else [])
-        row = replace(row, sources=tuple(source_facts(root, path, role, known) for role, path in roles))
+        row = replace(
+            row,
+            sources=tuple(
+                {**source_facts(root, path, roles[0], known), **({"also": list(roles[1:])} if roles[1:] else {})}
+                for path, roles in file_roles(files)
+            ),
+        )
         return _examine(adapter, files, row)
     except DataError as error:
         return replace(row, reason=str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tusp.datasets.audit import Progress, RecordingAudit, audit_recordings, with_duplicates
+from tusp.datasets.audit import Progress, RecordingAudit, audit_recordings, file_roles, with_duplicates
 from tusp.datasets.corpora.described import Described, parse_description
 from tusp.datasets.recording import Adapter, Discovery, RecordingFiles
 from tusp.platform.errors import DataError, UserError
@@ -163,16 +164,23 @@ def adapter_for(corpus: models.Corpus) -> Adapter:
 
 
 def recording_files(corpus: models.Corpus, recording: models.Recording) -> RecordingFiles:
-    """Where the files of a registered recording are, as its adapter wants to be told."""
+    """Where the files of a registered recording are, as its adapter wants to be told.
+
+    Raises:
+        DataError: the audit found no signal file.
+    """
     root = Path(corpus.root)
-    paths = {source["role"]: root / source["path"] for source in recording.sources}
+    paths = {
+        role: root / source["path"] for source in recording.sources for role in (source["role"], *source.get("also", ()))
+    }
     if "signals" not in paths:
         raise DataError(f"{corpus.name}/{recording.name}: {recording.reason or 'has no signal file'}")
     return RecordingFiles(
         name=recording.name,
         subject=recording.subject,
-        signals=paths["signals"],
-        labels=paths.get("labels"),
+        signals=paths.pop("signals"),
+        labels=paths.pop("labels", None),
+        others=paths,
         simulated=corpus.simulated,
     )
 
@@ -235,9 +243,10 @@ def _corpus_audit(corpus: models.Corpus, rows: Sequence[RecordingAudit]) -> Corp
 
 
 def _card(adapter: Adapter, discovery: Discovery) -> dict[str, Any]:
-    card = asdict(adapter.card)
-    card["channel_groups"] = {group: list(names) for group, names in card["channel_groups"].items()}
-    return {**card, "excluded": list(discovery.excluded), "adapter_code_version": adapter.code_version}
+    """The card as the store gives it back: lists where the adapter has tuples, so that the two can be compared."""
+    card = {**asdict(adapter.card), "excluded": discovery.excluded, "adapter_code_version": adapter.code_version}
+    stored: dict[str, Any] = json.loads(json.dumps(card))
+    return stored
 
 
 def add_corpus(
@@ -402,10 +411,12 @@ def remove_corpus(store: Store, name: str) -> None:
 def _unchanged(root: Path, night: RecordingFiles, old: models.Recording) -> bool:
     """Whether the files of a usable night are, by size and times, the ones that were audited."""
     facts = {source["role"]: source for source in old.sources}
-    roles = {"signals": night.signals, **({"labels": night.labels} if night.labels else {})}
-    if not old.usable or facts.keys() != roles.keys() or night.subject != old.subject:
+    files = file_roles(night)
+    if not old.usable or night.subject != old.subject or facts.keys() != {roles[0] for _, roles in files}:
         return False
-    for role, path in roles.items():
+    for path, (role, *also) in files:
+        if list(facts[role].get("also", ())) != also:
+            return False
         try:
             status = path.stat()
         except OSError:
