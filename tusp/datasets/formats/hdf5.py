@@ -212,17 +212,16 @@ def attribute(node: h5py.Group | h5py.Dataset, name: str, default: Any = None) -
             return default
         held = node.attrs.get_id(name)
         shape, kind = held.shape, held.dtype
-        size = math.prod(shape) * kind.itemsize
+        if shape is None:
+            return default
+        count = math.prod(shape)
         text = h5py.check_string_dtype(kind)
         if kind.kind not in "iufbS" and text is None:
             raise DataError(f"{path}: {where} is neither a number nor a text")
         # The length of a text of variable length is known only once it is read; one of them is at most the file.
-        if size > MOST_ATTRIBUTE_BYTES or (text is not None and text.length is None and math.prod(shape) > 1):
+        if count * kind.itemsize > MOST_ATTRIBUTE_BYTES or (text is not None and text.length is None and count > 1):
             raise DataError(f"{path}: {where} is absurdly large (shape {list(shape)})")
-        value = node.attrs[name]
-        if isinstance(value, h5py.Empty):
-            return default
-        return _plain(value)
+        return _plain(node.attrs[name])
 
 
 def length(dataset: h5py.Dataset, *, path: Path, largest: int = MOST_VALUES) -> int:
