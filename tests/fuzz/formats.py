@@ -1,0 +1,25 @@
+"""The formats by name. Modules are imported when their format is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from fuzz.target import Target
+
+FORMATS = {
+    "edf": "edf:EdfTarget",
+    "edf-hypnogram": "edf:EdfLabelsTarget",
+    "csv": "edf:CsvTarget",
+    "description": "documents:DescriptionTarget",
+    "split": "documents:ManifestTarget",
+}
+DEFECTIVE = "defective:DefectiveTarget"
+"""Tries out the harness itself."""
+
+
+def make_target(name: str, workspace: Path) -> Target:
+    """The target of a format, with its sound files made below ``workspace``."""
+    module, _, made = (DEFECTIVE if name == "defective" else FORMATS[name]).partition(":")
+    target: Target = getattr(import_module(f"fuzz.{module}"), made)(workspace)
+    return target
