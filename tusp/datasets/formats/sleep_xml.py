@@ -11,6 +11,7 @@ target that keeps the wanted fields only, so that memory does not grow with the 
 from __future__ import annotations
 
 import math
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +97,7 @@ def _parse(path: Path, target: _Target) -> None:
         raise unreadable(path, error) from error
     except DefusedXmlException as error:
         raise DataError(
-            f"{path}: refused: a document type declaration or entities, which no hypnogram needs ({type(error).__name__})"
+            f"{path}: has a document type declaration or entities, which no hypnogram needs ({type(error).__name__})"
         ) from error
     except ParseError as error:
         raise DataError(f"{path}: not well-formed XML ({error})") from error
@@ -184,10 +185,9 @@ class _Profusion:
             number = len(self.stages) + 1
             if number > MOST_RUNS:
                 raise DataError(f"{self.path}: more than {MOST_RUNS} stages")
-            try:
-                self.stages.append(str(int(text)))
-            except ValueError:
-                raise DataError(f"{self.path}: sleep stage {number} is {_shown(text)}, not a whole number") from None
+            if not re.fullmatch(r"[-+]?\d{1,6}", text, re.ASCII):
+                raise DataError(f"{self.path}: sleep stage {number} is {_shown(text)}, not a whole number")
+            self.stages.append(str(int(text)))
         elif path[1:] == ("EpochLength",):
             if self.epoch_seconds is not None:
                 raise DataError(f"{self.path}: states two epoch lengths")

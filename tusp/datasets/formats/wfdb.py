@@ -37,10 +37,8 @@ _RATE: Final = re.compile(rf"({_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?", re.A
 _FORMAT: Final = re.compile(r"(\d{1,4})(?:x(\d{1,6}))?(?::(\d{1,9}))?(?:\+(\d{1,15}))?", re.ASCII)
 _GAIN: Final = re.compile(rf"({_NUMBER})(?:\(([-+]?\d{{1,12}})\))?(?:/(\S+))?", re.ASCII)
 _WHOLE: Final = re.compile(r"[-+]?\d{1,15}", re.ASCII)
-_MNEMONICS: Final = dict(
-    enumerate(' N L R a V F J A S E j / Q ~ _ | _ s T * D " = p B ^ t + u ? ! [ ] e n @ x f ( ) r'.split(" "))
-)
-_NOTE: Final = 22
+_MNEMONICS: Final = ' NLRaVFJASEj/Q~_|_sT*D"=pB^t+u?![]en@xf()r'
+"""Symbol of every type of annotation, at its number."""
 _SKIP, _NUM, _SUB, _CHAN, _AUX = 59, 60, 61, 62, 63
 _HIGHEST_CODE: Final = 49
 
@@ -389,7 +387,11 @@ def read_wfdb_annotations(path: Path) -> list[WfdbAnnotation]:
         if code:
             if sample < 0:
                 raise DataError(f"{path}: damaged: an annotation at sample {sample}")
-            found.append(WfdbAnnotation(sample=sample, symbol=_MNEMONICS.get(code) or str(code), aux_note=note))
+            found.append(
+                WfdbAnnotation(
+                    sample=sample, symbol=_MNEMONICS[code] if code < len(_MNEMONICS) else str(code), aux_note=note
+                )
+            )
 
     while True:
         if position + 2 > len(raw):
