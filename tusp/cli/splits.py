@@ -25,7 +25,9 @@ class ProtocolChoice(StrEnum):
     paper = "paper"
 
 
-Corpus = Annotated[str, typer.Argument(help="Name of a registered corpus.", metavar="CORPUS")]
+Corpus = Annotated[
+    str, typer.Argument(help="A registered corpus or a subset of it (sedf-sc:sedf-20).", metavar="CORPUS")
+]
 ProtocolOption = Annotated[ProtocolChoice, typer.Option("--protocol", help="How people are divided.")]
 Folds = Annotated[int, typer.Option("--folds", min=1, help="Number of test sets.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the drawing.")]
@@ -33,13 +35,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _people(corpus: str) -> dict[str, tuple[str, ...]]:
-    from tusp.datasets import catalog
-    from tusp.datasets.splits import usable_by_subject
+    from tusp.datasets.subsets import people_of
     from tusp.platform.store.session import open_store
 
-    store = open_store(current_settings().db)
-    catalog.get_corpus(store, corpus)
-    return usable_by_subject(catalog.recordings(store, corpus))
+    return people_of(open_store(current_settings().db), corpus)
 
 
 def _split(corpus: str, protocol: ProtocolChoice, folds: int, seed: int) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,22 @@ if TYPE_CHECKING:
 def submit(
     ablation: Annotated[str, typer.Option(help="csja, se or attention (all four combinations).")] = "csja",
     corpus: Annotated[
-        list[str] | None, typer.Option(help="A registered corpus; repeat for several. Default: all registered ones.")
+        list[str] | None,
+        typer.Option(help="A registered corpus or subset (sedf-20); repeat for several. Default: all registered ones."),
+    ] = None,
+    experiment: Annotated[
+        str,
+        typer.Option(
+            help="within (each corpus alone), joint (one network on all of them, judged on each) or transfer (trained "
+            "on each, judged on all)."
+        ),
+    ] = "within",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Corpus to judge on, never to train on, in joint and transfer; repeat for several. Default: dod-h "
+            "and dod-o; --hold-out none for none."
+        ),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="kfold (everybody is tested once) or paper (folds of 75/10/15 % of the people).")
@@ -33,6 +49,12 @@ def submit(
     recipe: Annotated[
         str, typer.Option(help="quick (a first look), paper (the published one) or smoke (does the machine work?).")
     ] = "quick",
+    wake_margin_minutes: Annotated[
+        int | None, typer.Option(min=0, help="Wake kept around sleep when nights are prepared. Default: all of it.")
+    ] = None,
+    clip_iqr: Annotated[
+        float, typer.Option(help="Signals are clipped at this many inter-quartile ranges from the median.")
+    ] = 20.0,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on (TUSP_ADDRESS). Default: a Ray of its own.")
     ] = None,
@@ -53,9 +75,12 @@ def submit(
     was cut continues from its checkpoint.
 
     Example: tusp submit --ablation csja --corpus sedf-sc --folds 5
+
+    Example: tusp submit --experiment joint --corpus sedf-sc --corpus dcsm --corpus dod-h
     """
+    from tusp.datasets.recording_preparation import PreparationSettings
     from tusp.jobs import submit as jobs
-    from tusp.jobs.plan import Request, make_plan
+    from tusp.jobs.plan import EXPERIMENTS, WITHIN, Request, make_plan
     from tusp.jobs.recipes import recipe_called
     from tusp.platform.scoring.rules import RULES
     from tusp.platform.store.session import open_store
@@ -64,6 +89,8 @@ def submit(
         raise UserError(f"--reuse {reuse}: must be missing, never or only")
     if rule not in RULES:
         raise UserError(f"--rule {rule}: must be one of {', '.join(RULES)}")
+    if experiment not in EXPERIMENTS:
+        raise UserError(f"--experiment {experiment}: must be one of {', '.join(EXPERIMENTS)}")
     request = Request(
         ablation=ablation,
         recipe=recipe_called(recipe),
@@ -71,13 +98,18 @@ def submit(
         folds=folds,
         seeds=_numbers(seeds),
         split_seed=split_seed,
+        experiment=experiment,
     )
+    preparation = PreparationSettings(wake_margin_minutes=wake_margin_minutes, clip_iqr=clip_iqr)
     say = _quiet if as_json else _say
     settings = current_settings(address=address)
     store = open_store(settings.db)
     with _bars(visible=not as_json) as tell:
         names, embedded = jobs.choose_corpora(store, settings, corpus or (), say=say, tell=tell)
-        nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell)
+        request = replace(request, hold_out=jobs.choose_hold_out(store, hold_out))
+        if experiment != WITHIN:
+            jobs.refuse_shared_nights(store, names)
+        nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell, preparation=preparation)
     plan = make_plan(request, nights.corpora)
     todo = jobs.look_up(store, settings, plan, reuse=reuse)  # type: ignore[arg-type]
     if not as_json:

@@ -34,6 +34,9 @@ PARTS: Final = ("train", "validation", "test")
 MANIFEST_FORMAT: Final = "tusp-split"
 MANIFEST_VERSION: Final = 1
 
+SUBSET_SEPARATOR: Final = ":"
+"""Between a corpus and a named subset of its people: ``sedf-sc:sedf-20``."""
+
 _PAPER_TEST_PERCENT: Final = 15
 _VALIDATION_PERCENT: Final = 10
 
@@ -84,6 +87,11 @@ def usable_by_subject(recordings: Iterable[_Night]) -> dict[str, tuple[str, ...]
         if recording.usable:
             people.setdefault(recording.subject, []).append(recording.name)
     return {subject: tuple(sorted(people[subject])) for subject in sorted(people)}
+
+
+def corpus_of(label: str) -> str:
+    """The registered corpus that a label (``sedf-sc`` or ``sedf-sc:sedf-20``) is about."""
+    return label.split(SUBSET_SEPARATOR, 1)[0]
 
 
 def _percent_of(count: int, percent: int) -> int:

@@ -18,7 +18,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ import torch
 from safetensors.numpy import save
 
 from tusp.datasets.prepared import PreparedRecording, open_prepared
+from tusp.datasets.splits import corpus_of
 from tusp.jobs.checkpoints import STATE, load_checkpoint, save_checkpoint, save_tensors, with_sorted_header
 from tusp.jobs.job import CellJob, Outcome
 from tusp.jobs.prediction import predict_night
@@ -49,12 +50,13 @@ def _open_nights(job: CellJob, role: str) -> list[PreparedRecording]:
     for entry in job.plan["corpora"]:
         for name, expected in sorted(entry[role].items()):
             recording = open_prepared(Path(job.nights[entry["name"]][name]))
-            if recording.fingerprint != expected or recording.corpus != entry["name"]:
+            if recording.fingerprint != expected or recording.corpus != corpus_of(entry["name"]):
                 raise CellError(
                     f"{recording.folder}: holds {recording.corpus}/{recording.name} {recording.fingerprint[:12]}, but "
                     f"the cell was planned with {entry['name']}/{name} {expected[:12]}; prepare the corpus again"
                 )
-            nights.append(recording)
+            # A subset's results stand under the subset's name.
+            nights.append(replace(recording, corpus=entry["name"]))
     return nights
 
 

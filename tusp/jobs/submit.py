@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tusp.datasets.recording_preparation import PreparationSettings
+from tusp.datasets.splits import corpus_of
 from tusp.jobs.driver import Driver, Resources, Status, Watch
 from tusp.jobs.job import forget_cell
 from tusp.jobs.plan import CellTask, CorpusNights, Plan
@@ -71,12 +73,13 @@ class Submitted:
 def choose_corpora(
     store: Store, settings: Settings, names: Sequence[str], *, say: Say, tell: Tell
 ) -> tuple[list[str], bool]:
-    """The corpora to run on: those named, else all registered ones, else the embedded simulated ones.
+    """The corpora (or subsets) to run on: those named, else all registered ones, else the embedded simulated ones.
 
     Raises:
-        UserError: a corpus is not registered.
+        UserError: a corpus is not registered, or has no such subset.
     """
     from tusp.datasets import catalog
+    from tusp.datasets.subsets import choose
 
     registered = catalog.list_corpora(store)
     known = {corpus.name for corpus in registered}
@@ -85,13 +88,9 @@ def choose_corpora(
     if wanted:
         from tusp.datasets.simulation.embedded import EMBEDDED
 
-        missing = [name for name in wanted if name not in known and name not in EMBEDDED]
-        if missing:
-            raise UserError(
-                f"corpus {missing[0]!r} is not registered; "
-                f"registered: {', '.join(sorted(known)) or 'none'} (tusp datasets add {missing[0]} PATH)"
-            )
-        if all(name in known for name in wanted):
+        # Two ways to name one subset are one corpus of the request.
+        wanted = list(dict.fromkeys(name if name in EMBEDDED else choose(store, name).label for name in wanted))
+        if all(corpus_of(name) in known for name in wanted):
             return wanted, False
     else:
         say(
@@ -116,13 +115,50 @@ def _embedded(store: Store, settings: Settings, *, say: Say, tell: Tell) -> list
     return list(folders)
 
 
-def prepare_nights(store: Store, settings: Settings, names: Sequence[str], *, embedded: bool, tell: Tell) -> Prepared:
-    """Have every usable night of the corpora in the prepared store.
+def choose_hold_out(store: Store, names: Sequence[str] | None) -> list[str] | None:
+    """The corpora to hold out, by label; ``none`` alone holds none out, and None leaves it to the corpora themselves.
+
+    Raises:
+        UserError: a corpus is not registered.
+    """
+    from tusp.datasets.subsets import choose
+
+    if not names:
+        return None
+    return [] if list(names) == ["none"] else [choose(store, name).label for name in names]
+
+
+def refuse_shared_nights(store: Store, names: Sequence[str]) -> None:
+    """Corpora that meet in one network may not hold the same nights: a person would train it and be judged by it.
+
+    Raises:
+        UserError: two of the corpora share a night.
+    """
+    from tusp.datasets import catalog
+
+    shared = catalog.shared_nights(store, list(dict.fromkeys(corpus_of(name) for name in names)))
+    if shared:
+        more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
+        raise UserError(f"{shared[0]}{more}; leave one of these corpora out")
+
+
+def prepare_nights(
+    store: Store,
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    embedded: bool,
+    tell: Tell,
+    preparation: PreparationSettings | None = None,
+) -> Prepared:
+    """Have every usable night of the corpora (or subsets) in the prepared store.
 
     Raises:
         UserError: a corpus has no usable night, or the disk cannot be written.
     """
+    from tusp.datasets import catalog
     from tusp.datasets.preparation import prepare_corpus
+    from tusp.datasets.subsets import choose
 
     corpora, refused = [], []
     for name in names:
@@ -130,14 +166,23 @@ def prepare_nights(store: Store, settings: Settings, names: Sequence[str], *, em
         def report(done: int, total: int, _: str, name: str = name) -> None:
             tell(f"prepare {name}", done, total)
 
-        prepared = prepare_corpus(store, settings, name, progress=report)
+        chosen = choose(store, name)
+        # Its subset's nights are the corpus's: whatever is prepared once serves both.
+        prepared = prepare_corpus(store, settings, chosen.corpus, progress=report, preparation=preparation)
+        people = {row.name: row.subject for row in catalog.recordings(store, chosen.corpus)}
         refused += [
             {"corpus": name, "recording": recording, "reason": reason}
             for recording, reason in sorted(prepared.refused.items())
+            # Who a recording refused on sight belongs to is not known: better named too often than lost.
+            if not people.get(recording) or chosen.has(people[recording])
         ]
-        if not prepared.recordings:
-            raise UserError(f"{name}: no usable recording; see `tusp datasets audit {name}`")
-        corpora.append(CorpusNights(name=name, simulated=prepared.simulated, recordings=prepared.recordings))
+        recordings = [recording for recording in prepared.recordings if chosen.has(recording.subject)]
+        if not recordings:
+            raise UserError(f"{name}: no usable recording; see `tusp datasets audit {chosen.corpus}`")
+        card = catalog.adapter_for(catalog.get_corpus(store, chosen.corpus)).card
+        corpora.append(
+            CorpusNights(name=name, simulated=prepared.simulated, recordings=recordings, hold_out=card.hold_out)
+        )
     return Prepared(corpora=corpora, refused=refused, embedded=embedded)
 
 
@@ -179,6 +224,7 @@ def request_record(plan: Plan, corpora: Sequence[str], *, reuse: Reuse, embedded
         "corpora": list(corpora),
         "embedded": embedded,
         "experiment": request.experiment,
+        "trained_together": [label.split("+") for label in plan.arms],
         "protocol": request.protocol,
         "folds": request.folds,
         "seeds": list(request.seeds),
@@ -276,7 +322,7 @@ def estimate_seconds(todo: Todo, *, slots: int) -> tuple[float, str]:
     by_shape: dict[str, float] = {}
     total = 0.0
     for task in todo.left:
-        shape = fingerprint([task.cell.plan["model"], task.cell.plan["recipe"], task.cell.corpus])
+        shape = fingerprint([task.cell.plan["model"], task.cell.plan["recipe"], task.cell.corpus, task.judged_on])
         if shape not in by_shape:
             by_shape[shape] = time_cell(task)
         total += by_shape[shape]
