@@ -41,5 +41,9 @@ lint: install-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages that are made from code.
+docs: install
+	$(BIN)/python -m tusp.datasets.corpus_pages docs/corpora
+
 clean:
 	rm -rf $(VENV) out
