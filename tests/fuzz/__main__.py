@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -35,8 +36,12 @@ def main() -> int:
         for name in FORMATS if given.all else given.format:
             tally = harness.run(name, count=given.count, seed=given.seed, first=given.first)
             out.write(tally.line() + "\n")
+            kinds: dict[str, list[str]] = {}
             for found in tally.findings:
-                out.write(f"  {found}\n")
+                alike = re.sub(r"[0-9]+|/\S+|'[^']*'", "", found.detail.splitlines()[-1])[:60]
+                kinds.setdefault(alike, []).append(str(found))
+            for alike in kinds.values():
+                out.write(f"  {len(alike)} like this: {alike[0]}\n")
             out.flush()
             findings += len(tally.findings)
     return findings > 0

@@ -156,7 +156,9 @@ class DescriptionTarget(DocumentTarget):
         description = parse_description(text, str(path))
         sound = parse_description(self.seed.decode(), str(path))
         said = tomllib.loads(text)
-        if description.title != said["corpus"]["title"] or {c.name for c in description.channels} != set(said["channels"]):
+        if description.title != said["corpus"]["title"] or {c.name for c in description.channels} != set(
+            said["channels"]
+        ):
             raise Finding(f"reads another description than the file's: {description}")
         adapter = Described(name="mine", description=description)
         json.dumps([str(adapter.settings()), adapter.card.title], ensure_ascii=False)

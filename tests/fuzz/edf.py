@@ -24,7 +24,17 @@ LATER = edf_files.START + datetime.timedelta(days=40)
 _MAIN = ((0, 8), (8, 80), (88, 80), (168, 8), (176, 8), (184, 8), (192, 44), (236, 8), (244, 8), (252, 4))
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 _TO_MICROVOLTS = {"nv": 1e-3, "uv": 1.0, "mv": 1e3, "v": 1e6}
-_LABELS = [*LABEL_MAP, "Sleep stage N2", "Sleep stage", "W", "", "Lights off@@EEG F4-A1", "é", "Sleep stage W\x15", "\x15"]
+_LABELS = [
+    *LABEL_MAP,
+    "Sleep stage N2",
+    "Sleep stage",
+    "W",
+    "",
+    "Lights off@@EEG F4-A1",
+    "é",
+    "Sleep stage W\x15",
+    "\x15",
+]
 _TEXTS = (b"X X X X", b"", b"\xff" * 8, b"Startdate 30-FEB-2001", b"EDF+C", b"EDF+D", b"EDF Annotations", b"EEG Fpz-Cz",
           b"EEG Pz-Oz", b"uV", b"mV", b"UV", b"\xb5V", b"\xc2\xb5V", b"DegC", b"99.99.99", b"01.01.85", b"00.00.00",
           b"tusp", b"\x1b[2J", b"a\nb")  # fmt: skip
@@ -142,7 +152,14 @@ def annotation_text(raw: bytes, rng: Rng) -> tuple[bytes, str]:
     return raw[:header] + body[:length].ljust(length, b"\0"), f"annotations: {said}"
 
 
-def second_reader(raw: bytes) -> tuple[float, dict[str, tuple[float, np.ndarray]], list[tuple[float, float | None, str]]]:
+def _printable(text: str) -> str:
+    """What stands for a control character in the hypnograms that tusp reads."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def second_reader(
+    raw: bytes,
+) -> tuple[float, dict[str, tuple[float, np.ndarray]], list[tuple[float, float | None, str]]]:
     """Seconds, signals by label, and annotations of EDF bytes, read in the plainest way."""
 
     def number(field: bytes) -> float:
@@ -174,7 +191,7 @@ def second_reader(raw: bytes) -> tuple[float, dict[str, tuple[float, np.ndarray]
                     if zero is None:
                         zero = 0.0 if any(texts) else float(onset)
                     for text in filter(None, (text.strip(b" \0") for text in texts)):
-                        run = (float(onset), float(duration) if duration else None, text.decode("latin-1"))
+                        run = (float(onset), float(duration) if duration else None, _printable(text.decode("latin-1")))
                         annotations.append(run)
             continue
         try:
@@ -188,9 +205,7 @@ def second_reader(raw: bytes) -> tuple[float, dict[str, tuple[float, np.ndarray]
     return n_records * length, signals, [(onset - (zero or 0.0), length, text) for onset, length, text in annotations]
 
 
-def edf_truth(
-    psg: bytes, aliases: Mapping[str, Sequence[str]]
-) -> tuple[int, dict[str, tuple[float, np.ndarray]]]:
+def edf_truth(psg: bytes, aliases: Mapping[str, Sequence[str]]) -> tuple[int, dict[str, tuple[float, np.ndarray]]]:
     """Whole epochs and canonical channels of an EDF file by the second reader."""
     seconds, signals, _ = second_reader(psg)
     samples = {}

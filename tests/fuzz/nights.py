@@ -53,7 +53,11 @@ def stages_at_middles(
 ) -> np.ndarray:
     """Stage of each 30-s epoch at its middle by looking at every run, -1 where none or two that differ."""
     plain = {" ".join(label.split()).casefold(): code for label, code in codes.items()}
-    known = [(onset, length, plain[key]) for onset, length, label in runs if (key := " ".join(label.split()).casefold()) in plain]
+    known = [
+        (onset, length, plain[key])
+        for onset, length, label in runs
+        if (key := " ".join(label.split()).casefold()) in plain
+    ]
     onsets = sorted({onset for onset, _, _ in known})
     stages = np.full(n_epochs, -1, np.int8)
     found: list[set[int]] = [set() for _ in range(n_epochs)]
@@ -222,7 +226,9 @@ class NightTarget(Target):
             if not 0 < rate < 1e6:
                 raise Finding(f"{name}: rate of {rate} Hz accepted")
             if not np.isfinite(samples).all() and not any(
-                word in problem.casefold() for problem in read.problems for word in ("finite", "nan", "not a number")
+                word in problem.casefold()
+                for problem in read.problems
+                for word in ("finite", "missing", "not recorded")
             ):
                 raise Finding(f"{name}: samples that are not finite, and no problem says so: {read.problems}")
         if not read.samples:
@@ -247,7 +253,8 @@ class NightTarget(Target):
             and all(np.array_equal(one.scorers[key], other.scorers[key]) for key in one.scorers)
             and one.samples.keys() == other.samples.keys()
             and all(
-                one.samples[key][0] == other.samples[key][0] and np.array_equal(one.samples[key][1], other.samples[key][1])
+                one.samples[key][0] == other.samples[key][0]
+                and np.array_equal(one.samples[key][1], other.samples[key][1])
                 for key in one.samples
             )
         )

@@ -13,9 +13,24 @@ Exception
 
 from __future__ import annotations
 
+from typing import Final
+
+LONGEST_MESSAGE: Final = 1200
+
+
+def one_line(text: str) -> str:
+    """Text from anywhere as one printable line of bounded length: a broken file may hold anything."""
+    line = "".join(character if character.isprintable() else "?" for character in text)
+    if len(line) > LONGEST_MESSAGE:
+        line = f"{line[: LONGEST_MESSAGE - 210]} ... {line[-200:]}"
+    return line
+
 
 class TuspError(Exception):
-    """Base of every error whose message is meant for a person."""
+    """Base of every error whose message is meant for a person: always one line."""
+
+    def __init__(self, *message: object) -> None:
+        super().__init__(*(one_line(part) if isinstance(part, str) else part for part in message))
 
 
 class UserError(TuspError):

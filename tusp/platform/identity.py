@@ -6,9 +6,11 @@ identity can be computed from the plan and from the stored record.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -54,7 +56,9 @@ def file_sha256(path: Path) -> str:
     """SHA-256 (hexadecimal) of a file's bytes, read in blocks.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no regular file (a pipe or a device may never end).
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -37,7 +37,15 @@ def walk(root: Path) -> Walk:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     path = Path(entry.path)
-                    if entry.is_dir():
+                    try:
+                        is_folder = entry.is_dir()
+                    except (
+                        OSError
+                    ) as error:  # a link in a circle or into a closed folder
+                        is_folder = False
+                        if isinstance(error, PermissionError):
+                            found.unreadable[path.relative_to(root).as_posix()] = f"{path}: {_reason(error)}"
+                    if is_folder:
                         waiting.append(path)
                     else:
                         found.files.append(path.relative_to(root))

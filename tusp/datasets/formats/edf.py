@@ -26,6 +26,8 @@ ANNOTATIONS_LABEL: Final = "EDF Annotations"
 LONGEST_SECONDS: Final = 31 * 24 * 3600
 """A recording longer than a month is a broken header, not a night."""
 HIGHEST_RATE_HZ: Final = 1e6
+HIGHEST_PHYSICAL: Final = 1e20
+"""In any unit; beyond it the samples would leave what float32 holds."""
 MOST_ANNOTATION_BYTES: Final = 64 * 2**20
 
 _MICROVOLTS: Final = {"nv": 1e-3, "uv": 1.0, "mv": 1e3, "v": 1e6}
@@ -256,6 +258,8 @@ def _parse_signals(
                 flaw = f"physical minimum and maximum are equal ({physical[0]:g}), so its values are unknown"
             elif digital[0] == digital[1]:
                 flaw = f"digital minimum and maximum are equal ({digital[0]}), so its values are unknown"
+            elif max(map(abs, physical)) > HIGHEST_PHYSICAL:
+                flaw = f"physical limits are absurd ({physical[0]:g} to {physical[1]:g})"
         if flaw is None and count == 0:
             flaw = "no samples"
         if flaw is None and rate == 0:
@@ -425,5 +429,8 @@ def _parse_record(header: EdfHeader, raw: bytes, record: int) -> Iterable[Annota
         if match is None or (not match[3].endswith(b"\x14") and match[3]):
             raise DataError(f"{header.path}: damaged annotation in data record {record + 1}: {_shown(tal)}")
         texts = match[3].split(b"\x14")[:-1] or [b""]
+        onset, duration = float(match[1]), float(match[2]) if match[2] else None
+        if not (abs(onset) <= LONGEST_SECONDS and (duration is None or duration <= LONGEST_SECONDS)):
+            raise DataError(f"{header.path}: annotation beyond 31 days in data record {record + 1}: {_shown(tal)}")
         for text in texts:
-            yield Annotation(onset=float(match[1]), duration=float(match[2]) if match[2] else None, text=_text(text))
+            yield Annotation(onset=onset, duration=duration, text=_text(text))

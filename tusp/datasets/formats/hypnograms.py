@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from tusp.datasets.formats.edf import EdfHeader, read_annotations, unreadable
+from tusp.datasets.formats.edf import LONGEST_SECONDS, EdfHeader, read_annotations, unreadable
 from tusp.datasets.recording import Hypnogram
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS, UNSCORED
@@ -55,7 +56,10 @@ def runs_from_csv(path: Path) -> list[Run]:
         DataError: the file cannot be read, or a row is not what it should be (with its line number).
     """
     try:
-        if path.stat().st_size > MOST_CSV_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: not a regular file")
+        if status.st_size > MOST_CSV_BYTES:
             raise DataError(f"{path}: more than {MOST_CSV_BYTES // 2**20} MiB of labels")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -107,7 +111,10 @@ def _run(path: Path, line: int, row: Sequence[str], columns: tuple[int, int, int
     except ValueError:
         onset = duration = math.nan
     if not (math.isfinite(onset) and math.isfinite(duration)) or duration < 0:
-        raise DataError(f"{path}: line {line}: onset {onset_text!r}, duration {duration_text!r} are not seconds")
+        said = f"onset {onset_text[:24]!r}, duration {duration_text[:24]!r}"
+        raise DataError(f"{path}: line {line}: {said} are not seconds")
+    if max(abs(onset), duration) > LONGEST_SECONDS:
+        raise DataError(f"{path}: line {line}: onset {onset:g} s, duration {duration:g} s; no night is that long")
     return Run(onset=onset, duration=duration, label=label)
 
 

@@ -1,0 +1,151 @@
+"""Broken files end in a named refusal or are read as what they say: tests/fuzz, a short run and what it found."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import edf_files
+import pytest
+from fuzz.defective import DEFECTS
+from fuzz.formats import FORMATS
+from fuzz.harness import Harness
+from fuzz.worker import generator, kept
+
+from tusp.datasets.audit import audit_recording
+from tusp.datasets.corpora.folders import walk
+from tusp.datasets.corpora.sedf_sc import SedfSc
+from tusp.datasets.formats.edf import read_annotations, read_header
+from tusp.datasets.formats.hypnograms import runs_from_csv
+from tusp.platform.errors import LONGEST_MESSAGE, DataError, UserError
+from tusp.platform.identity import file_sha256
+
+QUICK = 60
+FULL = 2000
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    with Harness() as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_short_run(harness: Harness, name: str) -> None:
+    tally = harness.run(name, count=QUICK, seed=1)
+    assert not tally.findings, "\n".join(map(str, tally.findings))
+    assert sum(tally.outcomes.values()) == QUICK
+    assert tally.outcomes["refused"] >= QUICK // 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", FORMATS)
+def test_two_thousand_of_every_format(harness: Harness, name: str) -> None:
+    tally = harness.run(name, count=FULL, seed=20)
+    assert not tally.findings, "\n".join(map(str, tally.findings))
+    assert tally.peak_mib < 1024
+
+
+def test_the_harness_catches_every_kind_of_defect_and_goes_on(tmp_path: Path) -> None:
+    drawn = {DEFECTS[int(generator("defective", 0, index).integers(len(DEFECTS)))]: index for index in range(60)}
+    assert set(drawn) == set(DEFECTS)
+    said = {
+        "raises": "ZeroDivisionError: a traceback",
+        "spins": "more than 1 s of processor time (SIGPROF)",
+        "sleeps": "no answer within 3 s",
+        "crashes": "crash (SIGSEGV)",
+        "allocates": "MemoryError",
+        "exits": "SystemExit",
+        "two lines": "message is not one printable line",
+        "accepts": "accepted (equal) what must be refused",
+        "wrong": "labels differ",
+    }
+    with Harness(keep=tmp_path, cpu_seconds=1, wall_seconds=3) as harness:
+        for defect, index in drawn.items():
+            tally = harness.run("defective", count=1, seed=0, first=index)
+            if defect == "sound":
+                assert dict(tally.outcomes) == {"equal": 1}
+                continue
+            (found,) = tally.findings
+            assert found.what == (defect,)
+            assert said[defect] in found.detail
+            assert found.kept is not None
+            if defect not in ("sleeps", "spins"):
+                again = harness.replay(found.kept)
+                assert again["outcome"] == "finding"
+                assert said[defect] in again["detail"]
+
+
+def test_a_case_is_made_again_by_its_number(tmp_path: Path) -> None:
+    from fuzz.formats import make_target
+    from fuzz.worker import keep
+
+    made = []
+    for attempt in ("one", "two"):
+        (folder := tmp_path / attempt).mkdir()
+        target = make_target("edf", folder)
+        made.append([target.mutant(generator("edf", 1, index)) for index in range(20)])
+    assert made[0] == made[1]
+    assert len({str(mutant.what) for mutant in made[0]}) > 10
+    for number, mutant in enumerate(made[0]):
+        keep(tmp_path / f"kept{number}", {"format": "edf", "seed": 1, "index": number}, mutant, "")
+        assert kept(tmp_path / f"kept{number}") == ("edf", dataclasses.replace(mutant))
+
+
+# What the harness found; each was a traceback, a hang or a wrong night.
+
+
+def test_a_link_in_a_circle_does_not_hide_a_folder(tmp_path: Path) -> None:
+    edf_files.write_night(tmp_path, "SC4001")
+    (tmp_path / "SC4021E0-PSG.edf").symlink_to("SC4021E0-PSG.edf")
+    assert len(walk(tmp_path).files) == 3
+    discovery = SedfSc().discover(tmp_path)
+    assert [night.name for night in discovery.recordings] == ["SC4001E0"]
+    assert list(discovery.refused) == ["SC4021E0"]
+
+
+@pytest.mark.timeout(10)
+def test_a_device_in_place_of_a_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    endless = tmp_path / "night.csv"
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="night.csv: not a regular file"):
+        runs_from_csv(endless)
+    with pytest.raises(OSError, match="not a regular file"):
+        file_sha256(endless)
+    edf_files.write_night(tmp_path, "SC4001")
+    (night,) = SedfSc().discover(tmp_path).recordings
+    row = audit_recording(SedfSc(), tmp_path, dataclasses.replace(night, labels=endless))
+    assert row.reason == f"{endless}: not a regular file"
+
+
+@pytest.mark.parametrize("cell", ["9" * 5000, "1e18", "-1.7e308"])
+def test_labels_beyond_any_night_are_refused_in_a_short_line(tmp_path: Path, cell: str) -> None:
+    table = tmp_path / "night.csv"
+    table.write_text(f"0,30,W\n{cell},30,N2\n")
+    with pytest.raises(DataError, match=r"night.csv: line 2: ") as error:
+        runs_from_csv(table)
+    assert len(str(error.value)) < 300
+
+
+def test_annotations_beyond_any_night_are_refused(tmp_path: Path) -> None:
+    path = edf_files.write_hypnogram(tmp_path / "h.edf", [(0, 99_999_999.0, "Sleep stage W")])
+    with pytest.raises(DataError, match="beyond 31 days"):
+        read_annotations(read_header(path))
+
+
+def test_absurd_physical_limits_make_no_samples(tmp_path: Path) -> None:
+    path = edf_files.write_psg(tmp_path / "night.edf")
+    edf_files.patch_signal(path, 0, "physical_max", "1e300")
+    header = read_header(path)
+    assert header.signals[0].flaw == "physical limits are absurd (-192 to 1e+300)"
+    assert header.signals[1].flaw is None
+
+
+def test_messages_are_one_printable_line() -> None:
+    error = UserError("a\nb\x1b[31m\u202e\ud800" + "x" * 10_000 + "the end")
+    assert str(error).startswith("a?b?[31m??xxx")
+    assert str(error).endswith("xthe end")
+    assert len(str(error)) < LONGEST_MESSAGE
+    assert str(error).isprintable()
