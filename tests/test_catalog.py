@@ -11,10 +11,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import edf_files
-import numpy as np
 import pytest
 
-from tusp.datasets import audit, catalog
+from tusp.datasets import adapters, audit, catalog
 from tusp.datasets.corpora.sedf_sc import SedfSc
 from tusp.platform.errors import UserError
 from tusp.platform.identity import file_sha256
@@ -46,70 +45,6 @@ def rewrite(raw: Path, name: str, seed: int) -> None:
     edf_files.write_psg(path, start=start_of(name), seed=seed)
     assert path.stat().st_size == before.st_size
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def test_the_audit_says_what_is_in_a_recording(store: Store, raw: Path) -> None:
-    signal = np.random.default_rng(3).normal(0, 40, 30000).clip(-190, 190)
-    signal[:6000] = 12.0
-    signal[6000:9000] = 192.0
-    edf_files.write_psg(raw / "SC4001E0-PSG.edf", data={"EEG Pz-Oz": signal}, start=start_of("SC4001"))
-    found = catalog.add_corpus(store, name="sedf-sc", root=raw)
-    row = found.recordings[0]
-    assert (row.name, row.subject, row.usable) == ("SC4001E0", "SC400", True)
-    assert row.signal_hours == pytest.approx(300 / 3600)
-    assert row.label_hours == 24
-    assert row.epochs == {"W": 2, "N1": 2, "N2": 2, "N3": 2, "REM": 2}
-    assert row.unscored_share == 0
-    channels = {channel.name: channel for channel in row.channels}
-    assert channels["Pz-Oz"].flat_share == pytest.approx(0.3)
-    assert channels["Pz-Oz"].clipped_share == pytest.approx(0.1)
-    assert channels["Fpz-Cz"].flat_share == channels["Fpz-Cz"].clipped_share == 0
-    assert not channels["Temp rectal"].used
-    assert np.isnan(channels["Temp rectal"].flat_share)
-    assert row.problems == (
-        "Pz-Oz: flat for 30.0% of the time",
-        "Pz-Oz: clipped at the recorder's limits in 10.0% of the samples",
-    )
-    assert [source["path"] for source in row.sources] == ["SC4001E0-PSG.edf", "SC4001EC-Hypnogram.edf"]
-    assert row.sources[0]["sha256"] == file_sha256(raw / "SC4001E0-PSG.edf")
-    stored = catalog.corpus_audit(store, "sedf-sc")
-    assert json.dumps([r.to_json() for r in stored.recordings]) == json.dumps([r.to_json() for r in found.recordings])
-
-
-@pytest.mark.parametrize(
-    ("signal", "said"),
-    [
-        (np.full(30000, 3.0), "is flat throughout"),
-        (np.where(np.arange(30000) % 5, 3.0, 9.0), "has the same value in more than half"),
-    ],
-)
-def test_a_channel_that_says_nothing_refuses_the_recording(
-    store: Store, raw: Path, signal: np.ndarray, said: str
-) -> None:
-    edf_files.write_psg(raw / "SC4001E0-PSG.edf", data={"EOG horizontal": signal}, start=start_of("SC4001"))
-    refused = catalog.add_corpus(store, name="sedf-sc", root=raw).refused
-    assert refused.keys() == {"SC4001E0"}
-    assert f"channel 'horizontal' {said}" in refused["SC4001E0"]
-
-
-def test_labels_without_a_single_stage_refuse_the_recording(store: Store, raw: Path) -> None:
-    edf_files.write_hypnogram(raw / "SC4001EC-Hypnogram.edf", [(0, 86400, "Sleep stage ?")], start=start_of("SC4001"))
-    assert "no scored epoch" in catalog.add_corpus(store, name="sedf-sc", root=raw).refused["SC4001E0"]
-
-
-def test_an_implausible_amplitude_is_named(store: Store, raw: Path) -> None:
-    edf_files.write_psg(raw / "SC4001E0-PSG.edf", unit="V", start=start_of("SC4001"))
-    problems = catalog.add_corpus(store, name="sedf-sc", root=raw).recordings[0].problems
-    assert any("is the unit 'V' right?" in problem for problem in problems)
-
-
-def test_the_same_signals_under_two_names_are_named(store: Store, raw: Path) -> None:
-    (raw / "SC4012E0-PSG.edf").write_bytes((raw / "SC4011E0-PSG.edf").read_bytes())
-    (raw / "SC4012EC-Hypnogram.edf").write_bytes((raw / "SC4011EC-Hypnogram.edf").read_bytes())
-    rows = {row.name: row.problems for row in catalog.add_corpus(store, name="sedf-sc", root=raw).recordings}
-    assert "its signals are the same bytes as those of SC4012E0" in rows["SC4011E0"]
-    assert "its signals are the same bytes as those of SC4011E0" in rows["SC4012E0"]
-    assert rows["SC4001E0"] == ()
 
 
 def test_several_processes_find_the_same(store: Store, raw: Path) -> None:
@@ -214,10 +149,10 @@ def test_looking_again_at_two_hundred_nights_takes_a_second(store: Store, tmp_pa
 
 def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("broken", "no_such_module_at_all:Adapter", catalog.ENTRY_POINTS),
-        EntryPoint("mine", "tusp.datasets.corpora.sedf_st:SedfSt", catalog.ENTRY_POINTS),
+        EntryPoint("broken", "no_such_module_at_all:Adapter", adapters.ENTRY_POINTS),
+        EntryPoint("mine", "tusp.datasets.corpora.sedf_st:SedfSt", adapters.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(catalog, "entry_points", lambda group: points if group == "tusp.datasets" else [])
+    monkeypatch.setattr(adapters, "entry_points", lambda group: points if group == "tusp.datasets" else [])
     with pytest.warns(UserWarning, match="plug-in corpus 'broken'"):
         known = catalog.adapters()
     assert known.keys() == {*catalog.BUILT_IN, "mine"}
@@ -226,8 +161,8 @@ def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["sedf-sc", "described"])
 def test_a_plug_in_with_a_taken_name_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    point = EntryPoint(name, "tusp.datasets.corpora.sedf_st:SedfSt", catalog.ENTRY_POINTS)
-    monkeypatch.setattr(catalog, "entry_points", lambda group: [point])
+    point = EntryPoint(name, "tusp.datasets.corpora.sedf_st:SedfSt", adapters.ENTRY_POINTS)
+    monkeypatch.setattr(adapters, "entry_points", lambda group: [point])
     with pytest.raises(UserError, match=f"'{name}', but that name is taken"):
         catalog.adapters()
 

@@ -89,18 +89,18 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "absurd rate": (_main(244, "1e-9", 8), "has a sampling rate of"),
     "discontinuous": (_main(192, "EDF+D", 44), "a discontinuous recording (EDF+D)"),
     "equal physical limits": (
-        _signal(1, physical_min="5", physical_max="5.0"),
-        "channel 'EEG Pz-Oz': physical minimum and maximum are equal (5)",
+        _signal(2, physical_min="5", physical_max="5.0"),
+        "channel 'EOG horizontal': physical minimum and maximum are equal (5)",
     ),
     "equal digital limits": (
         _signal(2, digital_min="7", digital_max="7"),
         "channel 'EOG horizontal': digital minimum and maximum are equal (7)",
     ),
     "physical limits of nothing": (
-        _signal(0, physical_min=""),
-        "channel 'EEG Fpz-Cz': physical limit is '', not a number",
+        _signal(2, physical_min=""),
+        "channel 'EOG horizontal': physical limit is '', not a number",
     ),
-    "a missing channel": (_signal(0, label="EEG C3-A2"), "no channel Fpz-Cz"),
+    "a missing channel": (_signal(2, label="EOG vertical"), "no EOG channel horizontal (the file has Fpz-Cz, Pz-Oz,"),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import typer
 
 from tusp.cli import splits
 from tusp.cli.context import current_settings
+from tusp.cli.fetch import fetch
 from tusp.cli.output import console, errors, print_json, print_table
 from tusp.cli.simulate import simulate
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The registry of corpora.", no_args_is_help=True)
 app.add_typer(splits.app, name="splits")
 app.command("simulate")(simulate)
+app.command("fetch")(fetch)
 
 Registered = Annotated[str, typer.Argument(help="Name of a registered corpus.", metavar="CORPUS")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -76,7 +78,12 @@ def _say(text: str) -> None:
 
 @app.command()
 def add(
-    corpus: Annotated[str, typer.Argument(help="Corpus (sedf-sc, sedf-st), or with --describe a name of your own.")],
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            help="sedf-sc, sedf-st, dcsm, cinc2018, shhs, dod-h, dod-o, a plug-in's; with --describe any name."
+        ),
+    ],
     path: Annotated[Path, typer.Argument(help="Folder of its files; only ever read.", readable=False)],
     describe: Annotated[
         Path | None,
@@ -119,7 +126,9 @@ def add(
     excluded = f", {len(audit.excluded)} excluded" if audit.excluded else ""
     stages = ", ".join(f"{stage} {count}" for stage, count in stage_totals(audit.recordings).items())
     _say(f"{audit.name}: {kind}, {_people(audit.usable)}, {hours:.1f} h{refused}{excluded}; epochs {stages}")
-    odd = sum(bool(row.problems) for row in audit.usable)
+    for line in audit.shared:
+        _say(line)
+    odd = sum(bool(row.remarks) for row in audit.usable)
     if odd:
         _say(f"{odd} of the usable recordings have something to know about: tusp datasets audit {audit.name}")
     if audit.refused and not allow_refused:
@@ -127,33 +136,44 @@ def add(
 
 
 @app.command("list")
-def list_(as_json: AsJson = False) -> None:
+def list_(
+    known: Annotated[
+        bool, typer.Option("--known", help="List the corpora that tusp can read instead, those of plug-ins too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the registered corpora.
 
     Example: tusp datasets list
+
+    Example: tusp datasets list --known
     """
     from dataclasses import asdict
 
     from tusp.datasets import catalog
 
+    if known:
+        _list_known(as_json)
+        return
     summaries = catalog.list_corpora(_store())
     if as_json:
         print_json([{**asdict(s), "root": str(s.root), "added_at": s.added_at.isoformat()} for s in summaries])
         return
     if not summaries:
-        known = ", ".join(sorted(catalog.adapters()))
-        _say(f"No corpus is registered; tusp datasets add CORPUS PATH (corpora known: {known})")
+        names = ", ".join(sorted(catalog.adapters()))
+        _say(f"No corpus is registered; tusp datasets add CORPUS PATH (corpora known: {names})")
         return
     print_table(
-        ["corpus", "kind", "recordings", "refused", "people", "hours", "licence"],
+        ["corpus", "kind", "recordings", "refused", "people", "hours", "access", "licence"],
         [
             [
                 s.name,
                 "simulated" if s.simulated else "real",
                 s.recordings,
                 s.refused,
-                s.subjects,
+                s.people,
                 round(s.hours, 1),
+                s.access,
                 _plain(s.licence),
             ]
             for s in summaries
@@ -161,6 +181,23 @@ def list_(as_json: AsJson = False) -> None:
     )
     for s in summaries:
         _say(f"{s.name}: {s.title}, in {s.root}")
+
+
+def _list_known(as_json: bool) -> None:
+    """What is known of every corpus that tusp has an adapter for."""
+    from tusp.datasets import catalog
+
+    cards = {name: make().card for name, make in catalog.adapters().items()}
+    if as_json:
+        fields = ("title", "version", "access", "licence", "nights", "people", "url", "hold_out")
+        print_json([{"name": name, **{key: getattr(card, key) for key in fields}} for name, card in cards.items()])
+        return
+    print_table(
+        ["corpus", "access", "licence", "nights", "people"],
+        [[_plain(name), _plain(c.access), _plain(c.licence), c.nights, c.people] for name, c in cards.items()],
+    )
+    for name, card in cards.items():
+        _say(f"{name}: {card.title}, {card.url}")
 
 
 def _plain(value: object) -> str:
@@ -191,7 +228,7 @@ def _audit_table(audit: CorpusAudit) -> None:
         table.add_column(column.replace(" ", "\n").replace("-", "-\n"), justify="right")
     table.add_column("state")
     for row in audit.recordings:
-        state = "refused" if not row.usable else "look" if row.problems else "ok"
+        state = "refused" if not row.usable else "look" if row.remarks else "ok"
         cells = [
             _plain(row.name),
             _hours(row.signal_hours),
@@ -212,8 +249,10 @@ def _audit_table(audit: CorpusAudit) -> None:
         whose = "all" if len(layouts) == 1 else f"{len(names)} ({names[0]}{', ...' if len(names) > 1 else ''})"
         _say(f"channels of {whose}: {layout}")
     for row in audit.recordings:
-        for problem in row.problems:
-            _say(f"{row.name}: {problem}")
+        for remark in row.remarks:
+            _say(f"{row.name}: {remark}")
+    for line in audit.shared:
+        _say(line)
     if audit.excluded:
         _say(f"excluded by the description: {', '.join(audit.excluded)}")
 
@@ -226,6 +265,7 @@ def _audit_json(audit: CorpusAudit, changes: Mapping[str, Sequence[str]]) -> dic
         "folder": str(audit.root),
         "simulated": audit.simulated,
         "excluded": list(audit.excluded),
+        "shared": list(audit.shared),
         **{key: list(names) for key, names in changes.items()},
         "recordings": [
             {

@@ -16,36 +16,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from tusp.datasets.recording import Adapter, Channel, Discovery, RecordingFiles
+from tusp.datasets.channel_audit import ChannelAudit, copied_channels, examine_channel
+from tusp.datasets.duplicates import stages_digest
+from tusp.datasets.recording import Adapter, Channel, Discovery, RecordingFiles, Stages
 from tusp.platform.errors import DataError
 from tusp.platform.identity import file_sha256
 from tusp.platform.stages import EPOCH_SECONDS, STAGE_NAMES
 
-AUDIT_VERSION: Final = 1
-FLAT_PROBLEM_SHARE: Final = 0.05
-CLIPPED_PROBLEM_SHARE: Final = 0.01
-PLAUSIBLE_IQR_MICROVOLTS: Final = (0.5, 2000.0)
+AUDIT_VERSION: Final = 2
+"""Raise it when the audit says more: recordings audited by an older version are audited again at the next look."""
+UNSCORED_PROBLEM_SHARE: Final = 0.2
 SMALL_BYTES: Final = 100 * 2**20
 """Below this many bytes in all, starting other processes takes longer than reading."""
 
 Progress = Callable[[int, int, str], None]
 """Called with recordings done, recordings in all, and the name of the one just done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelAudit:
-    """One signal of a recording; shares are NaN for signals that tusp does not use."""
-
-    name: str
-    sampling_rate_hz: float
-    unit: str
-    used: bool
-    flat_share: float
-    """Share of seconds in which the signal does not change."""
-    clipped_share: float
-    """Share of samples at the recorder's lowest or highest value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +49,17 @@ class RecordingAudit:
     """Share of the signal's whole epochs without a stage."""
     channels: Sequence[ChannelAudit]
     problems: Sequence[str]
+    """What is odd about the recording itself, a line each."""
     sources: Sequence[Mapping[str, Any]]
     """``{"path": relative to root, "role", "size", "mtime_ns", "ctime_ns", "sha256"}`` of each file, signals first."""
+    signal_epochs: int = 0
+    """Whole 30-s epochs of the signal."""
+    scorers: Sequence[str] = ()
+    """Names of the people who scored it, where several did."""
+    stages: str | None = None
+    """Digest of the stages (:func:`tusp.datasets.duplicates.stages_digest`)."""
+    duplicates: Sequence[str] = ()
+    """Where it is there a second time, a line each; worked out anew at every look."""
 
     @property
     def usable(self) -> bool:
@@ -73,13 +68,21 @@ class RecordingAudit:
 
     @property
     def flat_share(self) -> float:
-        """The largest flat share among the used channels."""
-        return max((c.flat_share for c in self.channels if c.used), default=float("nan"))
+        """The largest flat share among the channels that can be used."""
+        return max((c.flat_share for c in self._read()), default=float("nan"))
 
     @property
     def clipped_share(self) -> float:
-        """The largest clipped share among the used channels."""
-        return max((c.clipped_share for c in self.channels if c.used), default=float("nan"))
+        """The largest clipped share among the channels that can be used."""
+        return max((c.clipped_share for c in self._read()), default=float("nan"))
+
+    def _read(self) -> list[ChannelAudit]:
+        return [c for c in self.channels if c.used and c.reason is None]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Problems and duplicates."""
+        return (*self.problems, *self.duplicates)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but name, subject, reason and sources, which have columns of their own; NaN is null."""
@@ -90,30 +93,30 @@ class RecordingAudit:
         return {
             "version": AUDIT_VERSION,
             "signal_hours": plain(self.signal_hours),
+            "signal_epochs": self.signal_epochs,
             "label_hours": plain(self.label_hours),
             "epochs": dict(self.epochs),
             "unscored_share": plain(self.unscored_share),
             "flat_share": plain(self.flat_share),
             "clipped_share": plain(self.clipped_share),
-            "channels": [
-                {
-                    "name": c.name,
-                    "sampling_rate_hz": c.sampling_rate_hz,
-                    "unit": c.unit,
-                    "used": c.used,
-                    "flat_share": plain(c.flat_share),
-                    "clipped_share": plain(c.clipped_share),
-                }
-                for c in self.channels
-            ],
+            "scorers": list(self.scorers),
+            "channels": [channel.to_json() for channel in self.channels],
             "problems": list(self.problems),
+            "duplicates": list(self.duplicates),
+            "content": self.content,
+            "stages": self.stages,
         }
+
+    @property
+    def content(self) -> dict[str, str]:
+        """Used channels to the digests of their samples."""
+        return {c.name: c.content for c in self.channels if c.content is not None}
 
     @classmethod
     def from_json(
         cls, *, name: str, subject: str, reason: str | None, audit: Mapping[str, Any], sources: Sequence[Any]
     ) -> RecordingAudit:
-        """The row as it was before :meth:`to_json`."""
+        """The row as it was before :meth:`to_json`; what an older audit did not say is left empty."""
 
         def number(value: float | None) -> float:
             return float("nan") if value is None else value
@@ -126,19 +129,13 @@ class RecordingAudit:
             label_hours=number(audit["label_hours"]),
             epochs=dict(audit["epochs"]),
             unscored_share=number(audit["unscored_share"]),
-            channels=tuple(
-                ChannelAudit(
-                    name=c["name"],
-                    sampling_rate_hz=c["sampling_rate_hz"],
-                    unit=c["unit"],
-                    used=c["used"],
-                    flat_share=number(c["flat_share"]),
-                    clipped_share=number(c["clipped_share"]),
-                )
-                for c in audit["channels"]
-            ),
+            channels=tuple(ChannelAudit.from_json(channel) for channel in audit["channels"]),
             problems=tuple(audit["problems"]),
             sources=tuple(sources),
+            signal_epochs=audit.get("signal_epochs", 0),
+            scorers=tuple(audit.get("scorers", ())),
+            stages=audit.get("stages"),
+            duplicates=tuple(audit.get("duplicates", ())),
         )
 
 
@@ -160,27 +157,8 @@ def refused_audit(
     )
 
 
-def flat_share(samples: npt.NDArray[np.float32], sampling_rate_hz: float) -> float:
-    """Share of whole seconds (of at least two samples) in which the signal does not change."""
-    width = max(round(sampling_rate_hz), 2)
-    n_windows = len(samples) // width
-    if n_windows == 0:
-        return float(len(samples) > 0 and np.ptp(samples) == 0)
-    windows = samples[: n_windows * width].reshape(n_windows, width)
-    return float((windows.max(axis=1) == windows.min(axis=1)).mean())
-
-
-def clipped_share(samples: npt.NDArray[np.float32], limits: tuple[float, float] | None) -> float:
-    """Share of samples at the recorder's limits; NaN where the limits are not known."""
-    if limits is None or not len(samples):
-        return float("nan")
-    low, high = limits
-    margin = (high - low) * 5e-6  # a third of the smallest step of 16 bits, far above the rounding of float32
-    return float(((samples <= low + margin) | (samples >= high - margin)).mean())
-
-
 def file_roles(files: RecordingFiles) -> list[tuple[Path, tuple[str, ...]]]:
-    """Every file of a night once, with its roles: the one it is hashed under, and others (labels inside the signals)."""
+    """Every file of a night once, with its roles: first the one it is hashed under."""
     roles: dict[Path, list[str]] = {path: [role] for role, path in files.files.items()}
     every = {"signals": files.signals, **({"labels": files.labels} if files.labels else {}), **files.others}
     for role, path in every.items():
@@ -212,93 +190,130 @@ def source_facts(root: Path, path: Path, role: str, known: Sequence[Mapping[str,
     return {**facts, "sha256": file_sha256(path)}
 
 
-def _spread(samples: npt.NDArray[np.float32]) -> float:
-    """Inter-quartile range."""
-    low, high = np.percentile(samples, (25, 75))
-    return float(high - low)
+def _usable_groups(
+    adapter: Adapter, files: RecordingFiles, channels: Mapping[str, ChannelAudit], has: Sequence[str]
+) -> tuple[str | None, list[str]]:
+    """Why the recording cannot be used, or None; and what is lacking although another channel of the group works.
 
-
-def _channel(adapter: Adapter, files: RecordingFiles, channel: Channel, problems: list[str]) -> ChannelAudit:
-    """Read one used channel and say what is odd about it.
-
-    Raises:
-        DataError: the channel cannot be scaled or read.
+    A group needs one channel that is there, readable, long enough and not flat.
     """
-    samples = adapter.read(files, channel.name)
-    flat = flat_share(samples, channel.sampling_rate_hz)
-    clipped = clipped_share(samples, channel.limits)
-    if flat == 1.0:
-        raise DataError(f"{files.signals}: channel {channel.name!r} is flat throughout")
-    # A sample of the samples says enough about the amplitude; only a suspicion is worth sorting them all.
-    spread = _spread(samples[:: max(1, len(samples) // 500_000)])
-    if spread == 0 and _spread(samples) == 0:
-        raise DataError(f"{files.signals}: channel {channel.name!r} has the same value in more than half the samples")
-    if flat > FLAT_PROBLEM_SHARE:
-        problems.append(f"{channel.name}: flat for {flat:.1%} of the time")
-    if clipped > CLIPPED_PROBLEM_SHARE:
-        problems.append(f"{channel.name}: clipped at the recorder's limits in {clipped:.1%} of the samples")
-    if not PLAUSIBLE_IQR_MICROVOLTS[0] <= spread <= PLAUSIBLE_IQR_MICROVOLTS[1]:
-        problems.append(f"{channel.name}: inter-quartile range of {spread:.3g} µV; is the unit {channel.unit!r} right?")
-    return ChannelAudit(
-        name=channel.name,
-        sampling_rate_hz=channel.sampling_rate_hz,
-        unit=channel.unit,
-        used=True,
-        flat_share=flat,
-        clipped_share=clipped,
-    )
+    problems: list[str] = []
+    for group, names in adapter.card.channel_groups.items():
+        lacking = {name: "is not in the file" for name in names if name not in channels}
+        lacking |= {name: why for name in names if name in channels and (why := channels[name].reason) is not None}
+        if len(lacking) < len(names):
+            problems += [f"{name} ({group}): {why}; not used" for name, why in lacking.items()]
+            continue
+        there = {name: why for name, why in lacking.items() if name in channels}
+        if not there:
+            wanted = " or ".join(names)
+            return f"{files.signals}: no {group} channel {wanted} (the file has {', '.join(has) or 'none'})", problems
+        why = "; ".join(f"channel {name!r} {why}" for name, why in there.items())
+        return f"{files.signals}: no {group} channel can be used: {why}", problems
+    return None, problems
+
+
+def _grouped(adapter: Adapter, listed: Sequence[Channel]) -> dict[str, Channel]:
+    """Channels of the file that belong to a group, by name."""
+    by_name = {channel.name: channel for channel in listed}
+    wanted = [name for names in adapter.card.channel_groups.values() for name in names]
+    return {name: by_name[name] for name in wanted if name in by_name}
 
 
 def _examine(adapter: Adapter, files: RecordingFiles, row: RecordingAudit) -> RecordingAudit:
-    needed = [name for names in adapter.card.channel_groups.values() for name in names]
-    channels = adapter.channels(files)
-    by_name = {channel.name: channel for channel in channels}
-    listed = tuple(
-        ChannelAudit(
+    listed = adapter.channels(files)
+    has = [channel.name for channel in listed]
+    needed = _grouped(adapter, listed)
+    audits: dict[str, ChannelAudit] = {}
+    for channel in listed:
+        reason = None if channel.sampling_rate_hz > 0 else "has no sampling rate"
+        audits[channel.name] = ChannelAudit(
             name=channel.name,
             sampling_rate_hz=channel.sampling_rate_hz,
             unit=channel.unit,
             used=channel.name in needed,
-            flat_share=float("nan"),
-            clipped_share=float("nan"),
+            reason=reason if channel.name in needed else None,
         )
-        for channel in channels
-    )
-    row = replace(row, channels=listed)
-    missing = [name for name in needed if name not in by_name]
-    if missing:
-        has = ", ".join(channel.name for channel in channels) or "none"
-        return replace(row, reason=f"{files.signals}: no channel {', '.join(missing)} (the file has {has})")
-    still = [name for name in needed if by_name[name].sampling_rate_hz <= 0]
-    if still:
-        return replace(row, reason=f"{files.signals}: channel {still[0]!r} has no sampling rate")
+    row = replace(row, channels=tuple(audits.values()))
+    reason, _ = _usable_groups(adapter, files, {name: audits[name] for name in needed}, has)
+    if reason is not None:
+        return replace(row, reason=reason)
     problems = list(adapter.problems(files))
-    seconds = min(by_name[name].n_samples / by_name[name].sampling_rate_hz for name in needed)
-    row = replace(row, signal_hours=seconds / 3600, problems=tuple(problems))
-    if seconds < EPOCH_SECONDS:
+    seconds = max(c.n_samples / c.sampling_rate_hz for c in needed.values() if c.sampling_rate_hz > 0)
+    n_epochs = int(seconds / EPOCH_SECONDS + 1e-9)
+    row = replace(row, signal_hours=seconds / 3600, signal_epochs=n_epochs, problems=tuple(problems))
+    if not n_epochs:
         return replace(row, reason=f"{files.signals}: {seconds:g} s of signal are shorter than one epoch of 30 s")
     try:
-        hypnogram = adapter.hypnogram(files)
+        row, stages = _with_labels(adapter, files, row)
     except DataError as error:
         return replace(row, reason=str(error))
-    stages = hypnogram.stages
+    if row.reason is not None:
+        return row
+    scored = np.flatnonzero(stages >= 0)
+    span = int(scored[0]) * EPOCH_SECONDS, int(scored[-1] + 1) * EPOCH_SECONDS
+    problems = list(row.problems)
+    for name, channel in needed.items():
+        if audits[name].reason is not None:
+            continue
+        try:
+            audits[name], odd = examine_channel(channel, adapter.read(files, name), span)
+        except DataError as error:
+            why = str(error).removeprefix(f"{files.signals}: ").removeprefix(f"channel {name!r}: ")
+            audits[name], odd = replace(audits[name], reason=f"cannot be read: {why}"), []
+        problems += odd
+    reason, lacking = _usable_groups(adapter, files, {name: audits[name] for name in needed}, has)
+    problems += [*lacking, *copied_channels(list(audits.values()))]
+    return replace(row, channels=tuple(audits.values()), problems=tuple(dict.fromkeys(problems)), reason=reason)
+
+
+def _with_labels(adapter: Adapter, files: RecordingFiles, row: RecordingAudit) -> tuple[RecordingAudit, Stages]:
+    """The row with what the hypnogram says, and the stages."""
+    problems = list(row.problems)
+    hypnogram = adapter.hypnogram(files)
+    scorers = adapter.scorers(files)
+    stages, n_epochs = hypnogram.stages, row.signal_epochs
     problems += hypnogram.problems
+    if len(stages) and not -1 <= stages.min() <= stages.max() < len(STAGE_NAMES):
+        raise DataError(f"{files.labels}: stage codes from {stages.min()} to {stages.max()}; known are -1 to 4")
     counts = np.bincount(stages[stages >= 0], minlength=len(STAGE_NAMES))
     label_seconds = hypnogram.label_seconds
+    unscored = 1 - float(counts.sum()) / max(n_epochs, len(stages))
     row = replace(
         row,
         label_hours=(len(stages) * EPOCH_SECONDS if label_seconds is None else label_seconds) / 3600,
         epochs={name: int(count) for name, count in zip(STAGE_NAMES, counts, strict=True)},
-        unscored_share=float((stages < 0).mean()),
+        unscored_share=unscored,
+        scorers=tuple(scorers),
+        stages=stages_digest(stages),
         problems=tuple(problems),
     )
+    if len(stages) > n_epochs:
+        return replace(row, reason=f"{files.labels}: {len(stages)} epochs for {n_epochs} epochs of signal"), stages
+    uneven = [name for name, votes in scorers.items() if len(votes) != len(stages)]
+    if uneven:
+        return replace(
+            row, reason=f"{files.labels}: {uneven[0]} has {len(scorers[uneven[0]])} epochs, the hypnogram {len(stages)}"
+        ), stages
     if not counts.any():
-        return replace(row, reason=f"{files.labels}: no scored epoch inside the signal")
-    try:
-        read = {name: _channel(adapter, files, by_name[name], problems) for name in needed}
-    except DataError as error:
-        return replace(row, reason=str(error))
-    return replace(row, channels=tuple(read.get(c.name, c) for c in listed), problems=tuple(problems))
+        return replace(row, reason=f"{files.labels}: no scored epoch inside the signal"), stages
+    if len(stages) < n_epochs:
+        problems.append(f"the hypnogram ends {n_epochs - len(stages)} epochs before the signal")
+    if unscored > UNSCORED_PROBLEM_SHARE:
+        problems.append(f"{unscored:.1%} of the signal's epochs are unscored")
+    problems += _same_bytes(row.sources)
+    return replace(row, problems=tuple(problems)), stages
+
+
+def _same_bytes(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Files of one night that are copies of each other: a scorer who is there twice."""
+    first: dict[str, str] = {}
+    problems = []
+    for source in sources:
+        other = first.setdefault(source["sha256"], source["role"])
+        if other != source["role"]:
+            problems.append(f"its {source['role']} is the same bytes as its {other}")
+    return problems
 
 
 def audit_recording(
@@ -362,7 +377,7 @@ def audit_recordings(
     else:
         for row in _in_parallel(adapter, root, nights, known, workers):
             told(row)
-    return with_duplicates(sorted(rows, key=lambda row: row.name))
+    return sorted(rows, key=lambda row: row.name)
 
 
 def _in_parallel(
@@ -403,31 +418,6 @@ def _bytes(nights: Sequence[RecordingFiles]) -> int:
         except OSError:
             continue  # its own audit will name it
     return total
-
-
-def with_duplicates(rows: Sequence[RecordingAudit]) -> list[RecordingAudit]:
-    """Note recordings whose signals or labels are the same bytes under two names."""
-    noted: dict[str, list[str]] = {}
-    for role in ("signals", "labels"):
-        by_hash: dict[str, list[str]] = {}
-        for row in rows:
-            for source in row.sources:
-                if source["role"] == role:
-                    by_hash.setdefault(source["sha256"], []).append(row.name)
-        for names in by_hash.values():
-            for name in names if len(names) > 1 else ():
-                others = ", ".join(other for other in names if other != name)
-                noted.setdefault(name, []).append(f"its {role} are the same bytes as those of {others}")
-    return [
-        replace(
-            row,
-            problems=(
-                *(p for p in row.problems if "are the same bytes as" not in p),
-                *noted.get(row.name, ()),
-            ),
-        )
-        for row in rows
-    ]
 
 
 def stage_totals(rows: Sequence[RecordingAudit]) -> dict[str, int]:

@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from functools import partial
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tusp.datasets.audit import Progress, RecordingAudit, audit_recordings, file_roles, with_duplicates
-from tusp.datasets.corpora.described import Described, parse_description
+from tusp.datasets.adapters import BUILT_IN, DESCRIBED, adapters, make_adapter
+from tusp.datasets.audit import AUDIT_VERSION, Progress, RecordingAudit, audit_recordings, file_roles
+from tusp.datasets.corpora.described import parse_description
+from tusp.datasets.corpus_notes import audit_notes, shared_nights, stored_nights
+from tusp.datasets.duplicates import Night, duplicate_lines, same_nights, shared_lines
 from tusp.datasets.recording import Adapter, Discovery, RecordingFiles
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.store import models
 from tusp.platform.store.session import Store
 
-ENTRY_POINTS: Final = "tusp.datasets"
-DESCRIBED: Final = "described"
-"""Adapter name of corpora that came with a description."""
-
-BUILT_IN: Final = {
-    "sedf-sc": "sedf_sc:SedfSc",
-    "sedf-st": "sedf_st:SedfSt",
-    "dcsm": "dcsm:Dcsm",
-    "cinc2018": "cinc2018:Cinc2018",
-    "shhs": "shhs:Shhs",
-    "dod-h": "dod_h:DodH",
-    "dod-o": "dod_o:DodO",
-}
-"""Module and class of every built-in adapter, below ``tusp.datasets.corpora``."""
+__all__ = [
+    "BUILT_IN",
+    "CorpusAudit",
+    "CorpusSummary",
+    "NothingUsable",
+    "Refresh",
+    "adapter_for",
+    "adapters",
+    "add_corpus",
+    "audit_notes",
+    "corpus_audit",
+    "get_corpus",
+    "list_corpora",
+    "recording_files",
+    "recordings",
+    "refresh_corpus",
+    "remove_corpus",
+    "shared_nights",
+]
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VANISHED: Final = "vanished: its files are gone from the corpus's folder"
@@ -59,6 +63,8 @@ class CorpusAudit:
     recordings: Sequence[RecordingAudit]
     excluded: Sequence[str]
     """Nights that the description leaves out."""
+    shared: Sequence[str] = ()
+    """What it shares with other registered corpora, nights or people, a line for each."""
 
     @property
     def usable(self) -> list[RecordingAudit]:
@@ -84,7 +90,7 @@ class CorpusSummary:
     recordings: int
     """Usable recordings."""
     refused: int
-    subjects: int
+    people: int
     """People with a usable recording."""
     hours: float
     """Hours of usable signal."""
@@ -111,56 +117,13 @@ class NothingUsable(UserError):  # noqa: N818  (it says what happened, like the 
         self.refused = dict(refused)
 
 
-def adapters() -> dict[str, Callable[[], Adapter]]:
-    """Adapters by name: the built-in ones and those of plug-ins (entry-point group ``tusp.datasets``).
-
-    A plug-in that cannot be loaded is left out with a warning.
-
-    Raises:
-        UserError: two adapters have one name.
-    """
-    known: dict[str, Callable[[], Adapter]] = {name: partial(_built_in, name) for name in BUILT_IN}
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name in known or point.name == DESCRIBED:
-            raise UserError(
-                f"plug-in {point.value!r} brings a corpus {point.name!r}, but that name is taken; uninstall one of them"
-            )
-        try:
-            factory = point.load()
-            if not callable(factory):
-                raise TypeError(f"{point.value} is not callable")
-        except Exception as error:  # noqa: BLE001  (whatever a plug-in does wrong, the others work on)
-            warnings.warn(f"plug-in corpus {point.name!r} ({point.value}) cannot be loaded: {error}", stacklevel=2)
-            continue
-        known[point.name] = factory
-    return known
-
-
-def _built_in(name: str) -> Adapter:
-    """Make a built-in adapter; its module is loaded only now, with the readers that it alone needs."""
-    module, class_name = BUILT_IN[name].split(":")
-    adapter: Adapter = getattr(import_module(f"tusp.datasets.corpora.{module}"), class_name)()
-    return adapter
-
-
-def _adapter(adapter: str, name: str, description: str | None) -> Adapter:
-    if description is not None:
-        return Described(name=name, description=parse_description(description, f"description of {name}"))
-    known = adapters()
-    if adapter not in known:
-        raise UserError(
-            f"no corpus {adapter!r}; known are {', '.join(sorted(known))}, and any other with --describe FILE.toml"
-        )
-    return known[adapter]()
-
-
 def adapter_for(corpus: models.Corpus) -> Adapter:
     """The adapter that reads a registered corpus.
 
     Raises:
         UserError: the plug-in that brought it is gone.
     """
-    return _adapter(corpus.adapter, corpus.name, corpus.description)
+    return make_adapter(corpus.adapter, corpus.name, corpus.description)
 
 
 def recording_files(corpus: models.Corpus, recording: models.Recording) -> RecordingFiles:
@@ -171,7 +134,9 @@ def recording_files(corpus: models.Corpus, recording: models.Recording) -> Recor
     """
     root = Path(corpus.root)
     paths = {
-        role: root / source["path"] for source in recording.sources for role in (source["role"], *source.get("also", ()))
+        role: root / source["path"]
+        for source in recording.sources
+        for role in (source["role"], *source.get("also", ()))
     }
     if "signals" not in paths:
         raise DataError(f"{corpus.name}/{recording.name}: {recording.reason or 'has no signal file'}")
@@ -229,7 +194,7 @@ def _audit_of(recording: models.Recording) -> RecordingAudit:
     )
 
 
-def _corpus_audit(corpus: models.Corpus, rows: Sequence[RecordingAudit]) -> CorpusAudit:
+def _corpus_audit(corpus: models.Corpus, rows: Sequence[RecordingAudit], shared: Sequence[str]) -> CorpusAudit:
     return CorpusAudit(
         name=corpus.name,
         adapter=corpus.adapter,
@@ -239,7 +204,47 @@ def _corpus_audit(corpus: models.Corpus, rows: Sequence[RecordingAudit]) -> Corp
         embedded=corpus.embedded,
         recordings=tuple(sorted(rows, key=lambda row: row.name)),
         excluded=tuple(corpus.card.get("excluded", ())),
+        shared=tuple(shared),
     )
+
+
+def _night(corpus: str, adapter: str, real: bool, row: RecordingAudit) -> Night:
+    return Night(
+        corpus=corpus,
+        name=row.name,
+        subject=row.subject,
+        adapter=adapter,
+        real=real,
+        published=adapter in BUILT_IN,
+        sources=row.sources,
+        content=row.content,
+        stages=row.stages,
+    )
+
+
+def _nights_elsewhere(store: Store, corpus: str, *, real: bool) -> list[Night]:
+    """Usable nights of all other corpora of the same kind; simulated and real ones have nothing in common."""
+    with store.reading() as session:
+        names = session.scalars(
+            select(models.Corpus.name).where(models.Corpus.name != corpus, models.Corpus.simulated != real)
+        )
+        return stored_nights(session, list(names))
+
+
+def _with_duplicates(
+    corpus: models.Corpus, rows: Sequence[RecordingAudit], others: Sequence[Night]
+) -> tuple[list[RecordingAudit], list[str]]:
+    """The rows with what is said of nights that are there twice, and a line for each other corpus."""
+    own = [
+        _night(corpus.name, corpus.adapter, not corpus.simulated, row)
+        for row in rows
+        if row.sources and not (row.reason or "").endswith(_VANISHED)
+    ]
+    nights = [*own, *others]
+    found = same_nights(nights)
+    lines = duplicate_lines(found, corpus.name)
+    shared = shared_lines(found, nights, of=corpus.name)
+    return [replace(row, duplicates=tuple(lines.get(row.name, ()))) for row in rows], shared
 
 
 def _card(adapter: Adapter, discovery: Discovery) -> dict[str, Any]:
@@ -290,7 +295,7 @@ def add_corpus(
         adapter = DESCRIBED
     elif adapter is None:
         adapter = name if name in adapters() else name.removesuffix("-sim")
-    reader = _adapter(adapter, name, description)
+    reader = make_adapter(adapter, name, description)
     root = root.expanduser().absolute()
     with store.reading() as session:
         old = session.get(models.Corpus, name)
@@ -311,8 +316,9 @@ def add_corpus(
         embedded=embedded,
         description=description,
         card=_card(reader, discovery),
-        recordings=[_row(row) for row in rows],
     )
+    rows, shared = _with_duplicates(corpus, rows, _nights_elsewhere(store, name, real=not simulated))
+    corpus.recordings = [_row(row) for row in rows]
     try:
         with store.session() as session:
             old = session.get(models.Corpus, name)
@@ -324,7 +330,7 @@ def add_corpus(
             session.add(corpus)
     except IntegrityError as error:
         raise UserError(f"corpus {name!r} was registered by somebody else meanwhile") from error
-    return _corpus_audit(corpus, rows)
+    return _corpus_audit(corpus, rows, shared)
 
 
 @contextmanager
@@ -369,33 +375,49 @@ def corpus_audit(store: Store, name: str) -> CorpusAudit:
         UserError: no such corpus.
     """
     with _registered(store, name) as (_, corpus):
-        return _corpus_audit(corpus, [_audit_of(row) for row in corpus.recordings])
+        rows = [_audit_of(row) for row in corpus.recordings]
+    others = _nights_elsewhere(store, name, real=not corpus.simulated)
+    return _corpus_audit(corpus, *_with_duplicates(corpus, rows, others))
 
 
 def list_corpora(store: Store) -> list[CorpusSummary]:
-    """All registrations, by name."""
-    summaries = []
+    """All registrations, by name. The database counts; no recording is loaded."""
+    row = models.Recording
+    counts = (
+        select(
+            row.corpus_name.label("corpus"),
+            func.count().label("recordings"),
+            func.count(case((row.usable, 1))).label("usable"),
+            func.count(case((row.usable, row.subject)).distinct()).label("people"),
+            func.sum(case((row.usable, row.audit["signal_hours"].as_float()), else_=0.0)).label("hours"),
+        )
+        .group_by(row.corpus_name)
+        .subquery()
+    )
     with store.reading() as session:
-        for corpus in session.scalars(select(models.Corpus).order_by(models.Corpus.name)):
-            usable = [row for row in corpus.recordings if row.usable]
-            summaries.append(
-                CorpusSummary(
-                    name=corpus.name,
-                    adapter=corpus.adapter,
-                    title=corpus.card["title"],
-                    root=Path(corpus.root),
-                    simulated=corpus.simulated,
-                    embedded=corpus.embedded,
-                    recordings=len(usable),
-                    refused=len(corpus.recordings) - len(usable),
-                    subjects=len({row.subject for row in usable}),
-                    hours=sum(row.audit["signal_hours"] for row in usable),
-                    licence=corpus.card["licence"],
-                    access=corpus.card["access"],
-                    added_at=corpus.added_at,
-                )
+        found = session.execute(
+            select(models.Corpus, counts)
+            .outerjoin(counts, counts.c.corpus == models.Corpus.name)
+            .order_by(models.Corpus.name)
+        )
+        return [
+            CorpusSummary(
+                name=corpus.name,
+                adapter=corpus.adapter,
+                title=corpus.card["title"],
+                root=Path(corpus.root),
+                simulated=corpus.simulated,
+                embedded=corpus.embedded,
+                recordings=usable or 0,
+                refused=(recordings or 0) - (usable or 0),
+                people=people or 0,
+                hours=hours or 0.0,
+                licence=corpus.card["licence"],
+                access=corpus.card["access"],
+                added_at=corpus.added_at,
             )
-    return summaries
+            for corpus, _, recordings, usable, people, hours in found
+        ]
 
 
 def remove_corpus(store: Store, name: str) -> None:
@@ -412,7 +434,12 @@ def _unchanged(root: Path, night: RecordingFiles, old: models.Recording) -> bool
     """Whether the files of a usable night are, by size and times, the ones that were audited."""
     facts = {source["role"]: source for source in old.sources}
     files = file_roles(night)
-    if not old.usable or night.subject != old.subject or facts.keys() != {roles[0] for _, roles in files}:
+    if (
+        not old.usable
+        or old.audit["version"] != AUDIT_VERSION
+        or night.subject != old.subject
+        or facts.keys() != {roles[0] for _, roles in files}
+    ):
         return False
     for path, (role, *also) in files:
         if list(facts[role].get("also", ())) != also:
@@ -459,8 +486,9 @@ def refresh_corpus(store: Store, name: str, *, workers: int | None = None, progr
     vanished = [row for row in old.values() if row.name not in seen]
     for row in vanished:
         audit = _audit_of(row)
-        rows.append(RecordingAudit(**{**vars(audit), "reason": f"{root / row.name}: {_VANISHED}"}))
-    audits = with_duplicates([*kept.values(), *rows])
+        rows.append(replace(audit, reason=f"{root / row.name}: {_VANISHED}"))
+    others = _nights_elsewhere(store, name, real=not corpus.simulated)
+    audits, shared = _with_duplicates(corpus, [*kept.values(), *rows], others)
     card = _card(adapter, discovery)
     if card != corpus.card or any(row.name not in old or not _same(old[row.name], row) for row in audits):
         with _registered(store, name, write=True) as (session, current):
@@ -472,7 +500,7 @@ def refresh_corpus(store: Store, name: str, *, workers: int | None = None, progr
                 session.delete(leftover)
     corpus.card = card
     return Refresh(
-        audit=_corpus_audit(corpus, audits),
+        audit=_corpus_audit(corpus, audits, shared),
         added=tuple(row.name for row in audits if row.name not in old),
         changed=tuple(row.name for row in rows if row.name in old and _hashes(old[row.name]) != _hashes(row)),
         vanished=tuple(row.name for row in vanished if not (row.reason or "").endswith(_VANISHED)),
