@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tusp.datasets.conditioning import (
     FlatChannelError,
     ShortChannelError,
     Span,
+    _clipped_halves,
     condition,
     kept_span,
     quartiles,
@@ -44,6 +46,7 @@ from tusp.datasets.preparation import (
 )
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording, open_prepared
 from tusp.datasets.recording import RecordingFiles
+from tusp.datasets.resampling import resample
 from tusp.datasets.simulation import simulate
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.settings import Settings, load_settings
@@ -120,6 +123,35 @@ def test_a_cut_span_equals_the_cut_of_the_whole(rate: float, first: int, n_epoch
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "rate", [1.0, 25.0, 50.0, 99.9, 100.0, 125.0, 128 / 3, 200.0, 256.0, 300.0, 500.0, 512.0, 4000.0]
+)
+@pytest.mark.parametrize("padding", [0, 1234])
+def test_resampling_is_that_of_scipy(rate: float, padding: int) -> None:
+    """Over whole signals with offset, with both ends, where the last values are held."""
+    x = np.random.default_rng(2).normal(30, 25, size=round(rate * 90)).astype(np.float32)
+    ratio = resampling_ratio(rate, len(x))
+    expected = resample_poly(x.astype(float), ratio.numerator, ratio.denominator, padtype="edge")[padding:]
+    y = resample_span(x, ratio=ratio, first_sample=padding, n_samples=len(expected), centre=0)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * 25)
+    centred = resample_poly(x.astype(float) - 30, ratio.numerator, ratio.denominator, padtype="edge")[padding:]
+    y = resample_span(x, ratio=ratio, first_sample=padding, n_samples=len(expected), centre=30)
+    np.testing.assert_allclose(y, centred, rtol=0, atol=1e-5 * 25)
+
+
+@given(up=st.integers(1, 300), down=st.integers(1, 300), n=st.integers(1, 700), seed=st.integers(0, 99), data=st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_any_part_of_any_signal_at_any_ratio(up: int, down: int, n: int, seed: int, data: st.DataObject) -> None:
+    up, down = Fraction(up, down).as_integer_ratio()
+    x = np.random.default_rng(seed).normal(size=n).astype(np.float32)
+    expected = resample_poly(x.astype(float), up, down, padtype="edge")
+    first = data.draw(st.integers(0, len(expected) - 1))
+    count = data.draw(st.integers(1, len(expected) - first))
+    y = resample(x, up=up, down=down, first_sample=first, n_samples=count)
+    np.testing.assert_allclose(y, expected[first : first + count], rtol=0, atol=1e-5)
+
+
 def test_what_lies_above_the_new_nyquist_frequency_is_removed() -> None:
     at = np.arange(256 * 120) / 256
     x = np.sin(2 * np.pi * 100 * at).astype(np.float32)
@@ -169,6 +201,43 @@ def test_clip_and_scale_follow_the_formula() -> None:
     assert done.iqr == pytest.approx(high - low, rel=1e-5)
     assert done.clipped_share == pytest.approx(np.mean(clipped != kept))
     assert np.abs(done.samples).max() == 20
+
+
+@given(
+    hnp.arrays(np.float32, 40_000, elements=st.floats(-1e6, 1e6, width=32), fill=st.floats(-9, 9, width=32)),
+    st.sampled_from([0.5, 20.0, 1000.0]),
+)
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_scaled_samples_are_the_nearest_halves(x: npt.NDArray[np.float32], clip: float) -> None:
+    x[: len(x) // 2] += np.random.default_rng(0).normal(0, 5, len(x) // 2).astype(np.float32)
+    median, iqr = np.float32(0.75), np.float32(3.0)
+    done, n_clipped = _clipped_halves(x, median=float(median), iqr=float(iqr), clip_iqr=clip)
+    y = (x - median) / iqr
+    assert n_clipped == np.count_nonzero(np.abs(y) > clip)
+    y = np.clip(y, -clip, clip)
+    numpys = y.astype(np.float16)
+    # The same but for ties, which numpy rounds to even: there both are equally near.
+    np.testing.assert_array_equal(np.abs(done - y.astype(float)), np.abs(numpys - y.astype(float)))
+    assert np.mean(done != numpys) < 0.01
+
+
+@pytest.mark.parametrize("share", [0.2, 0.49, 0.55, 0.8])
+def test_flatness_is_judged_on_all_samples(share: float) -> None:
+    """Whatever every 16th sample says."""
+    x = np.random.default_rng(0).normal(0, 10, size=128 * 60).astype(np.float32)
+    for step in (16, 5):  # every 16th is one value and no other is; then samples anywhere
+        y = x.copy()
+        y[::step] = 4
+        assert condition(y, sampling_rate_hz=128.0, span=Span(first=0, stop=2), clip_iqr=20).iqr > 5
+    x[: int(share * len(x))] = 4
+    np.random.default_rng(1).shuffle(x)
+    low, _, high = np.percentile(x, (25, 50, 75))
+    if low == high:
+        with pytest.raises(FlatChannelError):
+            condition(x, sampling_rate_hz=128.0, span=Span(first=0, stop=2), clip_iqr=20)
+    else:
+        done = condition(x, sampling_rate_hz=128.0, span=Span(first=0, stop=2), clip_iqr=20)
+        assert done.iqr == pytest.approx(high - low, rel=1e-5)
 
 
 @pytest.mark.parametrize("level", [0.0, 5.0, -3000.0])

@@ -11,10 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import resample_poly
 
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SAMPLING_RATE_HZ
 from tusp.datasets.recording import Stages
+from tusp.datasets.resampling import resample
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS, UNSCORED, W
 
@@ -22,8 +22,9 @@ _DENOMINATORS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 _LARGEST_FACTOR = 200_000
 """Bounds the filter's length (20 taps a unit)."""
 
-_FILTER_HALF_LENGTH = 10
-"""scipy's ``resample_poly``: the filter reaches 10 samples of the slower rate to either side."""
+_STRIDE = 16
+_BLOCK = 32 * 1024
+"""Samples scaled at a time: the intermediate results stay in the processor's cache."""
 
 
 class FlatChannelError(Exception):
@@ -85,17 +86,27 @@ def kept_span(stages: Stages, *, wake_margin_minutes: int | None = None) -> Span
 
 
 def quartiles(x: npt.NDArray[np.float32]) -> tuple[float, float, float]:
-    """Quartiles of finite samples, linearly interpolated as by ``numpy.percentile``, but faster."""
-    ordered = np.sort(x)
+    """Quartiles of finite samples, linearly interpolated as by ``numpy.percentile``, but faster.
 
-    def at(share: float) -> float:
-        place = share * (len(ordered) - 1)
-        low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        below, above = float(ordered[low]), float(ordered[high])
-        return below + (above - below) * (place - low)
+    Only the wanted order statistics are put in their places: the middle one, then one in each half. The next higher
+    one is the least of what stands behind.
+    """
+    if len(x) < 8:
+        low, median, high = (float(value) for value in np.percentile(x.astype(float), (25, 50, 75)))
+        return low, median, high
+    ordered = x.copy()
+    places = [share * (len(x) - 1) for share in (0.25, 0.5, 0.75)]
+    first, middle, last = (int(place) for place in places)
+    ordered.partition(middle)
+    ordered[:middle].partition(first)
+    ordered[middle + 1 :].partition(last - middle - 1)
 
-    return at(0.25), at(0.5), at(0.75)
+    def at(place: float, end: int) -> float:
+        index = int(place)
+        below, above = float(ordered[index]), float(ordered[index + 1 : end].min())
+        return below + (above - below) * (place - index)
+
+    return at(places[0], middle + 1), at(places[1], last + 1), at(places[2], len(x))
 
 
 def resampling_ratio(rate_hz: float, n_samples: int) -> Fraction:
@@ -116,11 +127,17 @@ def resampling_ratio(rate_hz: float, n_samples: int) -> Fraction:
 
 
 def resample_span(
-    samples: npt.NDArray[np.float32], *, ratio: Fraction, first_sample: int, n_samples: int
+    samples: npt.NDArray[np.float32],
+    *,
+    ratio: Fraction,
+    first_sample: int,
+    n_samples: int,
+    centre: float = 0.0,
+    all_finite: bool = True,
 ) -> npt.NDArray[np.float32]:
     """Output samples ``[first_sample, first_sample + n_samples)`` of the whole signal resampled by ``ratio``.
 
-    Polyphase filtering with a linear-phase low-pass (scipy's ``resample_poly``: Kaiser window, beta 5,
+    Polyphase filtering with a linear-phase low-pass (that of scipy's ``resample_poly``: Kaiser window, beta 5,
     20 x max(up, down) + 1 taps, cut off at the lower Nyquist frequency), its delay removed, so that output
     sample ``m`` lies at ``m / 128`` seconds. Only what the filter can see is filtered: the result is that of
     resampling everything and cutting afterwards. Beyond the ends of the recording the last value is held.
@@ -129,27 +146,51 @@ def resample_span(
         samples: the whole recording at its own rate.
         ratio: output rate over input rate.
         first_sample, n_samples: in output samples.
+        centre: subtracted from every sample.
+        all_finite: False makes samples that are no number ``centre``.
 
     Raises:
         ShortChannelError: the signal ends more than one of its own samples before the span does.
     """
-    up, down = ratio.numerator, ratio.denominator
-    reach = _FILTER_HALF_LENGTH * max(up, down) // up + 2
-    # Cut at a multiple of ``down``: only there does an input sample meet an output sample.
-    blocks = max(0, (first_sample // up) - (reach // down + 1))
-    begin = blocks * down
-    end = min(len(samples), math.ceil((first_sample + n_samples) / ratio) + reach)
-    available = math.ceil(len(samples) * ratio) - first_sample
-    if n_samples - available > math.ceil(ratio):
-        missing = (n_samples - available) / SAMPLING_RATE_HZ
-        raise ShortChannelError(f"ends {missing:.1f} s before the last epoch")
-    piece = samples[begin:end]
-    resampled = piece if up == down == 1 else resample_poly(piece, up, down, padtype="edge")
-    offset = first_sample - blocks * up
-    out = np.asarray(resampled[offset : offset + n_samples], dtype=np.float32)
-    if len(out) < n_samples:
-        out = np.pad(out, (0, n_samples - len(out)), mode="edge")
+    there = math.ceil(len(samples) * ratio)
+    lacking = first_sample + n_samples - there
+    if lacking > math.ceil(ratio):
+        raise ShortChannelError(f"ends {lacking / SAMPLING_RATE_HZ:.1f} s before the last epoch")
+    out = resample(
+        samples,
+        up=ratio.numerator,
+        down=ratio.denominator,
+        first_sample=first_sample,
+        n_samples=n_samples,
+        centre=centre,
+        all_finite=all_finite,
+    )
+    if lacking > 0:
+        out[-lacking:] = out[-lacking - 1]
     return out
+
+
+def _usual_level(samples: npt.NDArray[np.float32], *, all_finite: bool) -> float:
+    """A value in the middle of the samples, to be subtracted before filtering so that an offset cannot ripple.
+
+    The median of every 16th sample where that shows that the channel is not flat, else of all of them. Flatness is
+    judged on original samples: the filter's ripple would give a constant a tiny scale.
+
+    Raises:
+        FlatChannelError: the inter-quartile range is 0.
+    """
+    if not all_finite:
+        samples = samples[np.isfinite(samples)]
+    few = samples[::_STRIDE].copy()
+    few.partition(len(few) // 2)
+    level = few[len(few) // 2]
+    # With more than a quarter of all samples at or below it and more than a quarter above it, the quartiles differ.
+    if abs(np.count_nonzero(samples <= level) - len(samples) / 2) < len(samples) / 4 - 1:
+        return float(level)
+    low, median, high = quartiles(samples)
+    if high <= low:
+        raise FlatChannelError
+    return median
 
 
 def condition(samples: npt.NDArray[np.float32], *, sampling_rate_hz: float, span: Span, clip_iqr: float) -> Conditioned:
@@ -170,37 +211,72 @@ def condition(samples: npt.NDArray[np.float32], *, sampling_rate_hz: float, span
         ShortChannelError: the channel ends before the span does.
         DataError: the sampling rate cannot be used.
     """
+    samples = np.asarray(samples)
     ratio = resampling_ratio(sampling_rate_hz, len(samples))
     raw_begin = math.floor(span.first * EPOCH_SECONDS * sampling_rate_hz)
     raw_span = samples[raw_begin : math.ceil(span.stop * EPOCH_SECONDS * sampling_rate_hz)]
-    finite = np.isfinite(raw_span)
-    not_finite_share = 1.0 - float(finite.mean()) if raw_span.size else 1.0
+    not_finite_share = _not_finite_share(raw_span)
     if not_finite_share == 1.0:
         raise FlatChannelError
-    # Flatness is judged on the original samples: the filter's ripple would give a constant a tiny scale.
-    low, centre, high = quartiles(raw_span[finite] if not_finite_share else raw_span)
-    if high <= low:
-        raise FlatChannelError
-    centred = samples - np.float32(centre)
-    centred[~np.isfinite(centred)] = 0
+    centre = _usual_level(raw_span, all_finite=not_finite_share == 0)
     x = resample_span(
-        centred,
+        samples,
         ratio=ratio,
         first_sample=span.first * SAMPLES_PER_EPOCH,
         n_samples=span.n_epochs * SAMPLES_PER_EPOCH,
+        centre=centre,
+        all_finite=_not_finite_share(samples) == 0,
     )
     low, median, high = quartiles(x)
     iqr = high - low
     if not iqr > 0:
         raise FlatChannelError
-    x -= np.float32(median)
-    x /= np.float32(iqr)
-    clipped_share = float(np.count_nonzero(np.abs(x) > clip_iqr)) / x.size
-    np.clip(x, -clip_iqr, clip_iqr, out=x)
+    scaled, n_clipped = _clipped_halves(x, median=median, iqr=iqr, clip_iqr=clip_iqr)
     return Conditioned(
-        samples=x.astype(np.float16),
+        samples=scaled,
         median=centre + median,
         iqr=iqr,
-        clipped_share=clipped_share,
+        clipped_share=n_clipped / x.size,
         not_finite_share=not_finite_share,
     )
+
+
+def _not_finite_share(samples: npt.NDArray[np.float32]) -> float:
+    """Share of samples that are NaN or infinite; 1 when there are none at all."""
+    if not samples.size:
+        return 1.0
+    # The least and the greatest are NaN when any sample is.
+    if math.isfinite(samples.min()) and math.isfinite(samples.max()):
+        return 0.0
+    return 1.0 - np.count_nonzero(np.isfinite(samples)) / samples.size
+
+
+def _clipped_halves(
+    x: npt.NDArray[np.float32], *, median: float, iqr: float, clip_iqr: float
+) -> tuple[npt.NDArray[np.float16], int]:
+    """``clip((x - median) / iqr, -clip_iqr, clip_iqr)`` as float16, and how many samples were clipped.
+
+    Rounded to the nearest float16, ties away from zero. numpy converts one value after the other; whole blocks of
+    integers take a fraction of that. Times 2^-112 a float32 has the exponent of a float16 in the lowest 5 of its 8
+    bits; adding half of the last kept bit and dropping the last 13 of its 23 bits of fraction rounds it.
+    """
+    out = np.empty(x.shape, np.float16)
+    halves = out.view(np.uint16)
+    scaled, signs = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint32)
+    n_clipped = 0
+    for begin in range(0, len(x), _BLOCK):
+        block = x[begin : begin + _BLOCK]
+        y, sign = scaled[: len(block)], signs[: len(block)]
+        np.subtract(block, np.float32(median), out=y)
+        np.divide(y, np.float32(iqr), out=y)
+        if np.maximum.reduce(y) > clip_iqr or np.minimum.reduce(y) < -clip_iqr:
+            n_clipped += int(np.count_nonzero(np.abs(y) > clip_iqr))
+            np.clip(y, -clip_iqr, clip_iqr, out=y)
+        np.multiply(y, np.float32(2.0**-112), out=y)
+        bits = y.view(np.uint32)
+        np.add(bits, np.uint32(0x1000), out=bits)
+        np.right_shift(bits, np.uint32(16), out=sign)
+        np.bitwise_and(sign, np.uint32(0x8000), out=sign)
+        np.right_shift(bits, np.uint32(13), out=bits)
+        np.bitwise_or(bits, sign, out=halves[begin : begin + _BLOCK], casting="unsafe")
+    return out, n_clipped

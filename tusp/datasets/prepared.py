@@ -14,6 +14,7 @@ Nothing but numpy and the standard library is needed here, so a training process
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ import numpy.typing as npt
 
 from tusp.platform.errors import DataError
 from tusp.platform.files import file_lock
-from tusp.platform.identity import canonical_json, file_sha256, fingerprint
+from tusp.platform.identity import canonical_json, fingerprint
 from tusp.platform.stages import EPOCH_SECONDS, N_STAGES, UNSCORED
 
 SAMPLING_RATE_HZ: Final = 128
@@ -38,7 +39,7 @@ SAMPLING_RATE_HZ: Final = 128
 SAMPLES_PER_EPOCH: Final = SAMPLING_RATE_HZ * EPOCH_SECONDS
 """Samples in one 30-s epoch (3840)."""
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 """Version of this layout: raise it when the files or the keys of ``meta.json`` change their meaning."""
 
 FOLDER_DIGITS: Final = 20
@@ -121,6 +122,12 @@ def _load(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.mem
     return array
 
 
+def _checksum(path: Path) -> str:
+    """BLAKE2b of a file: as good as SHA-256 and faster on processors without instructions for the latter."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
+
+
 def prepared_folder(root: Path, fingerprint_: str) -> Path:
     """Folder of the night with this fingerprint; ``root`` is the corpus's folder in the prepared store."""
     return root / fingerprint_[:FOLDER_DIGITS]
@@ -162,7 +169,7 @@ def open_prepared(folder: Path) -> PreparedRecording:
             raise torn(f"{file} is not there ({error.strerror})") from error
         if size != recorded["size"]:
             raise torn(f"{file} has {size} bytes instead of {recorded['size']}")
-    if file_sha256(folder / STAGES) != meta["files"][STAGES]["sha256"]:
+    if _checksum(folder / STAGES) != meta["files"][STAGES]["blake2b"]:
         raise torn(f"{STAGES} was changed after it was written")
     return _from_meta(folder, meta)
 
@@ -175,7 +182,7 @@ def verify_prepared(recording: PreparedRecording) -> None:
     """
     open_prepared(recording.folder)
     meta = json.loads((recording.folder / META).read_text(encoding="utf-8"))
-    if file_sha256(recording.folder / SIGNALS) != meta["files"][SIGNALS]["sha256"]:
+    if _checksum(recording.folder / SIGNALS) != meta["files"][SIGNALS]["blake2b"]:
         raise DataError(
             f"{recording.folder / SIGNALS}: was changed after it was written; "
             "delete this folder and prepare the corpus again"
@@ -227,9 +234,12 @@ class PreparedWriter:
     def add(self, channel: PreparedChannel, samples: npt.NDArray[np.float16]) -> None:
         """Append one channel: ``samples`` float16 [n_epochs x 3840], finite."""
         assert samples.shape == (self._n_epochs * SAMPLES_PER_EPOCH,), samples.shape
-        assert bool(np.isfinite(samples).all()), f"{channel.name}: a value that is not finite"
+        samples = np.ascontiguousarray(samples, dtype="<f2")
+        # All bits of the exponent are set in infinities and NaN only; on integers this is several times as fast.
+        largest = np.bitwise_and(samples.view("<u2"), 0x7FFF).max()
+        assert largest < 0x7C00, f"{channel.name}: a value that is not finite"
         self._stream.seek(0, os.SEEK_END)
-        self._stream.write(np.ascontiguousarray(samples, dtype="<f2").data)
+        self._stream.write(samples.data)
         self._details.append(channel)
 
     def close(self) -> None:
@@ -277,7 +287,7 @@ class PreparedWriter:
             "files": {
                 file: {
                     "size": (self._temporary / file).stat().st_size,
-                    "sha256": file_sha256(self._temporary / file),
+                    "blake2b": _checksum(self._temporary / file),
                 }
                 for file in (SIGNALS, STAGES)
             },

@@ -30,7 +30,7 @@ from tusp.platform.identity import fingerprint
 if TYPE_CHECKING:
     from tusp.datasets.conditioning import Span
 
-PREPARATION_VERSION: Final = 1
+PREPARATION_VERSION: Final = 2
 """Part of every fingerprint: raise it when the same bytes would be prepared differently."""
 
 
