@@ -61,8 +61,6 @@ class WfdbSignal:
     """Stored units per physical unit."""
     baseline: int
     """Stored value of physical zero."""
-    initial: int | None
-    """First stored sample, where the header states it."""
     checksum: int | None
     """Sum of all stored samples modulo 2^16 as the header states it."""
 
@@ -178,7 +176,7 @@ def _signal(path: Path, line: str, index: int) -> WfdbSignal:
             raise DataError(f"{where}: {what} {_shown(text)} is not a whole number")
         numbers.append(int(text))
     numbers += [None] * (4 - len(numbers))
-    _, zero, initial, checksum = numbers
+    _, zero, _, checksum = numbers
     gain, baseline, unit = DEFAULT_GAIN, zero or 0, DEFAULT_UNIT
     if len(fields) > 2:
         stated = _GAIN.fullmatch(fields[2])
@@ -198,7 +196,6 @@ def _signal(path: Path, line: str, index: int) -> WfdbSignal:
         skew=int(form[3] or 0),
         gain=gain,
         baseline=baseline,
-        initial=initial,
         checksum=checksum,
     )
 
