@@ -1,251 +1,62 @@
-"""Anybody's own nights: EDF signals with CSV or EDF+ labels, as a TOML description says (docs/describe.md)."""
+"""Anybody's own nights: signals and labels in many formats, read as a TOML description says (docs/describe.md)."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from datetime import datetime
+from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from tusp.datasets.corpora.described_files import (
+    by_file_name,
+    check_lists,
+    glob,
+    label_files,
+    safe_name,
+    stated_name,
+)
+from tusp.datasets.corpora.description import GROUPS, Description, parse_description
 from tusp.datasets.corpora.edf_nights import EdfNights, is_simulated
 from tusp.datasets.corpora.folders import walk
-from tusp.datasets.corpora.simulated import refuse_mixture
-from tusp.datasets.formats.edf import microvolts_per, read_header
-from tusp.datasets.formats.hypnograms import plain_label, runs_from_csv, runs_from_edf, to_epochs
-from tusp.datasets.recording import CorpusCard, Discovery, Hypnogram, RecordingFiles
+from tusp.datasets.corpora.simulated import refuse_mixture, says_simulated
+from tusp.datasets.formats.edf import microvolts_per, read_header, unreadable
+from tusp.datasets.formats.hypnograms import Run, plain_label, runs_from_edf, to_epochs
+from tusp.datasets.formats.label_tables import runs_from_table
+from tusp.datasets.formats.signals import SignalHeader, StoredSignal
+from tusp.datasets.formats.sleep_xml import runs_from_nsrr, runs_from_profusion
+from tusp.datasets.recording import Channel, CorpusCard, Discovery, Hypnogram, RecordingFiles
 from tusp.platform.errors import DataError, UserError
-from tusp.platform.stages import STAGE_CODES, STAGE_NAMES, UNSCORED
+from tusp.platform.stages import EPOCH_SECONDS
 
-GROUPS: Final = ("EEG", "EOG")
-ACCESS: Final = ("open", "agreement", "private")
-ALIGNMENTS: Final = ("signal-start", "clock")
-FORMATS: Final = ("csv", "edf+")
-LONGEST_NAME: Final = 100
-_QUOTED: Final = {"*": "\x01", "?": "\x02"}
+__all__ = ["Described", "parse_description"]
 
-_SECTIONS: Final = {
-    "corpus": {"title", "version", "licence", "access", "citation", "url", "simulated"},
-    "signals": {"files", "name"},
-    "labels": {"files", "format", "alignment", "stages"},
-    "subject": {"pattern"},
-    "recordings": {"include", "exclude"},
-}
-_CHANNEL_KEYS: Final = {"names", "group", "unit"}
+_TOKEN_BYTES: Final = 2**16
+"""Where in a file of labels the mark of a simulation is looked for."""
+_UNEQUAL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescribedChannel:
-    """One canonical channel: the labels it may have in a file, its group, and a unit to believe."""
+class _Night:
+    """The signals of one night as their header has them, under the names of the description."""
 
-    name: str
-    labels: tuple[str, ...]
-    group: str
-    unit: str | None
+    header: SignalHeader
+    needed: Mapping[str, StoredSignal]
+    """Described channels that are there and can be used, at the rate that is believed."""
+    flaws: Mapping[str, str]
+    """Described channels that are there and cannot be used, with the reason."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """A validated description of a corpus."""
-
-    title: str
-    version: str
-    licence: str
-    access: str
-    citation: str
-    url: str
-    simulated: bool
-    signal_files: str
-    name_pattern: str | None
-    label_files: str
-    label_format: str
-    alignment: str
-    stages: tuple[tuple[str, int], ...]
-    subject_pattern: str
-    channels: tuple[DescribedChannel, ...]
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-
-class _Table:
-    """One table of the TOML; every complaint names the file, the key and what would be right."""
-
-    def __init__(self, source: str, name: str, content: Any, known: set[str]) -> None:
-        if not isinstance(content, dict):
-            raise UserError(f"{source}: {name} must be a table ([{name}])")
-        self.source, self.name, self.content = source, name, content
-        for key in content:
-            if key not in known:
-                where = f"[{name}]" if name else "the description"
-                raise UserError(f"{source}: unknown key {key!r} in {where}; known are {', '.join(sorted(known))}")
-
-    def bad(self, key: str, reason: str) -> UserError:
-        return UserError(f"{self.source}: {self.name}.{key}: {reason}")
-
-    def text(self, key: str, default: str | None = None, *, among: Sequence[str] = ()) -> str:
-        value = self.content.get(key, default)
-        if value is None:
-            raise self.bad(key, "is missing" + (f"; one of {', '.join(among)}" if among else ""))
-        if not isinstance(value, str) or not value.strip():
-            raise self.bad(key, f"{value!r} must be a text")
-        if among and value not in among:
-            raise self.bad(key, f"{value!r} is not one of {', '.join(among)}")
-        return value
-
-    def truth(self, key: str) -> bool:
-        value = self.content.get(key, False)
-        if not isinstance(value, bool):
-            raise self.bad(key, f"{value!r} must be true or false")
-        return value
-
-    def texts(self, key: str, *, needed: bool = False) -> tuple[str, ...]:
-        value = self.content.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise self.bad(key, f"{value!r} must be a list of texts")
-        if needed and not value:
-            raise self.bad(key, "is missing or empty; give a list of texts")
-        return tuple(value)
-
-    def pattern(self, key: str, group: str, *, needed: bool) -> str | None:
-        if key not in self.content and not needed:
-            return None
-        value = self.text(key)
-        try:
-            compiled = re.compile(value)
-        except re.error as error:
-            raise self.bad(key, f"{value!r} is not a regular expression ({error})") from error
-        if group not in compiled.groupindex:
-            raise self.bad(key, f"{value!r} has no group named {group}: (?P<{group}>...)")
-        return value
-
-    def files(self, key: str, placeholders: Sequence[str]) -> str:
-        value = self.text(key)
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts:
-            raise self.bad(key, f"{value!r} must stay inside the corpus's folder")
-        for name in re.findall(r"\{(.*?)\}", value):
-            if name not in placeholders:
-                known = ", ".join(f"{{{item}}}" for item in placeholders) or "none"
-                raise self.bad(key, f"unknown placeholder {{{name}}}; known: {known}")
-        return value
-
-
-def _stages(table: _Table) -> tuple[tuple[str, int], ...]:
-    value = table.content.get("stages")
-    if not isinstance(value, dict) or not value:
-        raise table.bad("stages", f"is missing; map each label of the files to {', '.join(STAGE_NAMES)} or unscored")
-    stages: dict[str, tuple[str, int]] = {}
-    for label, stage in value.items():
-        if stage != "unscored" and stage not in STAGE_CODES:
-            raise table.bad(f"stages.{label}", f"{stage!r} is not one of {', '.join(STAGE_NAMES)}, unscored")
-        code = UNSCORED if stage == "unscored" else STAGE_CODES[stage]
-        if stages.setdefault(plain_label(label), (label, code))[1] != code:
-            raise table.bad(f"stages.{label}", "differs only in case from another label with another stage")
-    if all(code == UNSCORED for _, code in stages.values()):
-        raise table.bad("stages", "maps no label to a stage")
-    return tuple(stages.values())
-
-
-def _channels(source: str, content: Any) -> tuple[DescribedChannel, ...]:
-    if not isinstance(content, dict) or not content:
-        raise UserError(f'{source}: channels is missing; describe each one: [channels."C3-A2"] names, group')
-    channels = []
-    for name, keys in content.items():
-        table = _Table(source, f"channels.{name}", keys, _CHANNEL_KEYS)
-        unit = table.text("unit") if "unit" in table.content else None
-        if unit is not None and microvolts_per(unit) is None:
-            raise table.bad("unit", f"{unit!r} is not one of nV, uV, mV, V")
-        channels.append(
-            DescribedChannel(
-                name=name,
-                labels=table.texts("names", needed=True),
-                group=table.text("group", among=GROUPS),
-                unit=unit,
-            )
-        )
-    if not any(channel.group == "EEG" for channel in channels):
-        raise UserError(f"{source}: channels: none has group EEG; at least one EEG channel is needed")
-    return tuple(channels)
-
-
-def parse_description(text: str, source: str) -> Description:
-    """Read and check a description.
-
-    Args:
-        text: the TOML.
-        source: name of the file, for messages.
-
-    Raises:
-        UserError: one line with the first thing that is wrong and what would be right.
-    """
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{source}: not valid TOML ({error})") from error
-    _Table(source, "", content, {*_SECTIONS, "channels"})
-    tables = {name: _Table(source, name, content.get(name, {}), known) for name, known in _SECTIONS.items()}
-    corpus, signals, labels = tables["corpus"], tables["signals"], tables["labels"]
-    owner = {
-        "title": corpus.text("title"),
-        "version": corpus.text("version", "1"),
-        "licence": corpus.text("licence"),
-        "access": corpus.text("access", among=ACCESS),
-        "citation": corpus.text("citation", "none given"),
-        "url": corpus.text("url", "none given"),
-    }
-    signal_files = signals.files("files", ())
-    label_files = labels.files("files", ("name", "stem", "folder"))
-    suffix = PurePosixPath(label_files).suffix.lower()
-    default_format = {".csv": "csv", ".edf": "edf+"}.get(suffix)
-    label_format = labels.text("format", default_format, among=FORMATS)
-    alignment = labels.text("alignment", "signal-start", among=ALIGNMENTS)
-    if alignment == "clock" and label_format == "csv":
-        raise labels.bad("alignment", "'clock' needs EDF+ labels, whose header states the time")
-    subject_pattern = tables["subject"].pattern("pattern", "subject", needed=True)
-    assert subject_pattern is not None
-    include, exclude = (tables["recordings"].texts(key) for key in ("include", "exclude"))
-    if include and exclude:
-        raise tables["recordings"].bad("include", "stands beside exclude; give one of them")
-    return Description(
-        **owner,
-        simulated=corpus.truth("simulated"),
-        signal_files=signal_files,
-        name_pattern=signals.pattern("name", "name", needed=False),
-        label_files=label_files,
-        label_format=label_format,
-        alignment=alignment,
-        stages=_stages(labels),
-        subject_pattern=subject_pattern,
-        channels=_channels(source, content.get("channels")),
-        include=include,
-        exclude=exclude,
-    )
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A glob over paths with forward slashes: ``*`` and ``?`` stay inside a folder, ``**/`` is any folders.
-
-    Without a slash it is compared with the file's name in any folder. What a file's own name contributes is quoted
-    beforehand, so that a star in it stands for itself.
-    """
-    parts = re.split(r"(\*\*/|\*|\?)", pattern.removeprefix("./") if "/" in pattern else f"**/{pattern}")
-    meaning = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    translated = "".join(meaning.get(part, re.escape(part)) for part in parts)
-    for sign, mark in _QUOTED.items():
-        translated = translated.replace(re.escape(mark), re.escape(sign))
-    return re.compile(translated, re.IGNORECASE)
-
-
-def _quoted(text: str) -> str:
-    for sign, mark in _QUOTED.items():
-        text = text.replace(sign, mark)
-    return text
-
-
-def safe_name(name: str) -> str:
-    """A recording's name as it may stand in file names: letters, digits, dot, plus, minus, underscore."""
-    return re.sub(r"[^\w.+-]+", "_", name).strip("._")[:LONGEST_NAME]
+    @property
+    def seconds(self) -> float:
+        """Length of the shortest described channel."""
+        if not self.needed:
+            has = ", ".join(signal.label for signal in self.header.signals[:20]) or "none"
+            raise DataError(f"{self.header.path}: none of the described channels is there (the file has {has})")
+        return min(signal.n_samples / signal.sampling_rate_hz for signal in self.needed.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,92 +94,77 @@ class Described(EdfNights):
         return {channel.name: channel.unit for channel in self.description.channels if channel.unit is not None}
 
     def settings(self) -> Mapping[str, object]:
+        """What decides how a night is read. A key that is not used is not there: prepared nights stay valid."""
         said = self.description
+        more: dict[str, object] = {}
+        if said.signal_format != "edf":
+            more["signal_format"] = said.signal_format
+        if said.rate_attribute is not None:
+            more["rate_attribute"] = said.rate_attribute
+        if said.label_dataset is not None:
+            more["label_dataset"] = said.label_dataset
+        if said.epoch_seconds != EPOCH_SECONDS:
+            more["epoch_seconds"] = said.epoch_seconds
+        if said.columns is not None:
+            more["columns"] = [said.columns.onset, said.columns.duration, said.columns.stage]
         return {
             "channels": [
-                {"name": c.name, "labels": list(c.labels), "group": c.group, "unit": c.unit} for c in said.channels
+                {
+                    "name": c.name,
+                    "labels": list(c.labels),
+                    "group": c.group,
+                    "unit": c.unit,
+                    **({} if c.rate_hz is None else {"rate_hz": c.rate_hz}),
+                }
+                for c in said.channels
             ],
             "stages": dict(said.stages),
             "label_format": said.label_format,
             "alignment": said.alignment,
+            **more,
         }
 
     def discover(self, root: Path) -> Discovery:
         said = self.description
         found = walk(root)
-        wanted = _glob(said.signal_files)
+        wanted = glob(said.signal_files)
         files = [file for file in found.files if wanted.fullmatch(file.as_posix())]
         if not files and not found.unreadable:
             raise UserError(f"{root}: no file matches signals.files = {said.signal_files!r}")
         refused = dict(found.unreadable)
         named: dict[str, list[Path]] = {}
         for file in files:
-            name = safe_name(self._stated_name(file) or "")
+            name = safe_name(stated_name(said, file) or "")
             if name:
                 named.setdefault(name, []).append(file)
             else:
                 refused[file.name] = f"{root / file}: signals.name finds no name for the recording"
-        self._check_lists(root, named)
+        check_lists(said, root, named)
         excluded = [n for n in named if n in said.exclude or (said.include and n not in said.include)]
         recordings: list[RecordingFiles] = []
-        by_file_name: dict[str, list[Path]] = {}
-        for file in found.files:
-            by_file_name.setdefault(file.name.casefold(), []).append(file)
-        label_owners: dict[Path, list[str]] = {}
+        names = by_file_name(found.files)
+        owners: dict[Path, list[str]] = {}
         flags: dict[str, bool] = {}
         for name, same in sorted(named.items()):
             if name in excluded:
                 continue
-            night = self._night(root, name, same, by_file_name)
+            night = self._found(root, name, same, names)
             if isinstance(night, str):
                 refused[name] = night
                 continue
             recordings.append(night)
             flags[name] = night.simulated
             assert night.labels is not None
-            label_owners.setdefault(night.labels, []).append(name)
-        shared = {name: path for path, names in label_owners.items() if len(names) > 1 for name in names}
+            owners.setdefault(night.labels, []).append(name)
+        shared = {name: path for path, them in owners.items() if len(them) > 1 for name in them}
         for name, path in shared.items():
-            refused[name] = f"{path}: labels of more than one night ({', '.join(label_owners[path])})"
+            refused[name] = f"{path}: labels of more than one night ({', '.join(owners[path])})"
         refuse_mixture(root, flags)
         usable = [recording for recording in recordings if recording.name not in shared]
         return Discovery(recordings=usable, refused=refused, excluded=tuple(excluded))
 
-    def _check_lists(self, root: Path, named: Mapping[str, Sequence[Path]]) -> None:
-        for key, names in (("include", self.description.include), ("exclude", self.description.exclude)):
-            for name in names:
-                if name not in named:
-                    raise UserError(
-                        f"recordings.{key}: {root} holds no recording {name!r}"
-                        f" (it has {', '.join(sorted(named)[:5])}{', ...' if len(named) > 5 else ''})"
-                    )
-
-    def _stated_name(self, file: Path) -> str | None:
-        """The recording's name before it is made safe; None when signals.name finds none."""
-        pattern = self.description.name_pattern
-        if pattern is None:
-            return file.stem
-        match = re.search(pattern, file.with_suffix("").as_posix())
-        return match["name"] if match else None
-
-    def _labels(self, file: Path, by_file_name: Mapping[str, Sequence[Path]]) -> list[Path]:
-        """Files that labels.files can mean for these signals."""
-        pattern = self.description.label_files
-        values = {"name": self._stated_name(file) or "", "stem": file.stem, "folder": file.parent.as_posix()}
-        for key, value in values.items():
-            pattern = pattern.replace(f"{{{key}}}", _quoted(value))
-        wanted = _glob(pattern)
-        last = pattern.rsplit("/", 1)[-1]
-        if "*" in last or "?" in last:
-            candidates = [path for paths in by_file_name.values() for path in paths]
-        else:
-            for sign, mark in _QUOTED.items():
-                last = last.replace(mark, sign)
-            candidates = list(by_file_name.get(last.casefold(), ()))
-        return [path for path in candidates if path != file and wanted.fullmatch(path.as_posix())]
-
-    def _night(
-        self, root: Path, name: str, same: Sequence[Path], by_file_name: Mapping[str, Sequence[Path]]
+    def _found(
+        self, root: Path, name: str, same: Sequence[Path], names: Mapping[str, Sequence[Path]]
     ) -> RecordingFiles | str:
         """The night's files, or why it is refused."""
         said = self.description
@@ -378,15 +174,14 @@ class Described(EdfNights):
         subject = re.search(said.subject_pattern, name)
         if subject is None or not subject["subject"]:
             return f"{root / file}: subject.pattern does not match the name {name!r}"
-        labels = self._labels(file, by_file_name)
+        labels = [file] if said.label_files is None else label_files(said, file, names)
         if not labels:
             return f"{root / file}: no hypnogram beside these signals (looked for {said.label_files})"
         if len(labels) > 1:
             return f"{root / file}: {len(labels)} files could be its hypnogram: {', '.join(map(str, labels[:3]))}"
         try:
-            simulated = said.simulated or is_simulated(read_header(root / file))
-            if said.label_format == "edf+":
-                simulated = simulated or is_simulated(read_header(root / labels[0]))
+            simulated, others = self._opened(root / file)
+            simulated = simulated or said.simulated or self._labels_simulated(root / labels[0])
         except DataError as error:
             return str(error)
         return RecordingFiles(
@@ -394,31 +189,211 @@ class Described(EdfNights):
             subject=subject["subject"],
             signals=root / file,
             labels=root / labels[0],
+            others={role: path for role, path in others.items() if path != root / labels[0]},
             simulated=simulated,
         )
 
-    def hypnogram(self, recording: RecordingFiles) -> Hypnogram:
-        if recording.labels is None:
-            raise DataError(f"{recording.signals}: no hypnogram beside these signals")
+    def _opened(self, path: Path) -> tuple[bool, Mapping[str, Path]]:
+        """Whether the signals say that they are simulated, and what other files they are read from."""
+        if self.description.signal_format == "edf":
+            return is_simulated(read_header(path)), {}
+        header = self._night(path).header
+        return says_simulated(header.comments), header.companions
+
+    def _labels_simulated(self, path: Path) -> bool:
         said = self.description
-        signals = read_header(recording.signals)
-        if said.label_format == "csv":
-            runs = runs_from_csv(recording.labels)
-            return to_epochs(runs, dict(said.stages), signal_seconds=signals.seconds)
-        labels = read_header(recording.labels)
-        runs = runs_from_edf(labels)
-        shift = 0.0
-        problems: tuple[str, ...] = ()
-        if said.alignment == "clock":
-            if signals.start is None or labels.start is None:
-                raise DataError(f"{recording.labels}: a header has no readable start; no clock to align by")
-            shift = (labels.start - signals.start).total_seconds()
-            if abs(shift) > 86400:
-                raise DataError(
-                    f"{recording.labels}: labels start {labels.start:%Y-%m-%d %H:%M:%S}, signals"
-                    f" {signals.start:%Y-%m-%d %H:%M:%S}; they are not of one night"
+        if said.label_format == "edf+":
+            return is_simulated(read_header(path))
+        if said.label_dataset is not None:
+            return _hdf5_simulated(path)
+        if said.label_format in ("nsrr-xml", "profusion-xml"):
+            try:
+                with path.open("rb") as stream:
+                    return says_simulated(stream.read(_TOKEN_BYTES).decode("latin-1"))
+            except OSError as error:
+                raise unreadable(path, error) from error
+        return False
+
+    def _night(self, path: Path) -> _Night:
+        """Header of signals that are not EDF, with the described channels found in it."""
+        said = self.description
+        flaws: Mapping[str, str] = {}
+        # Each library is loaded only by those who need it.
+        if said.signal_format == "mne":
+            from tusp.datasets.formats.mne_signals import read_mne_header
+
+            header = read_mne_header(path)
+        elif said.signal_format == "wfdb":
+            from tusp.datasets.formats.wfdb_signals import read_record_header
+
+            header = read_record_header(path)
+        else:
+            from tusp.datasets.formats.hdf5_signals import read_datasets_header
+
+            wanted = [label for channel in said.channels for label in channel.labels]
+            header, flaws = read_datasets_header(path, wanted, rate_attribute=said.rate_attribute)
+        return self._named(header, flaws)
+
+    def _named(self, header: SignalHeader, flaws: Mapping[str, str]) -> _Night:
+        needed: dict[str, StoredSignal] = {}
+        flawed: dict[str, str] = {}
+        for channel in self.description.channels:
+            for label in channel.labels:
+                matching = [signal for signal in header.signals if _plain(signal.label) == _plain(label)]
+                if len(matching) > 1:
+                    raise DataError(
+                        f"{header.path}: {len(matching)} channels are named {label!r}; which is {channel.name}?"
+                    )
+                if matching:
+                    rate = channel.rate_hz or matching[0].sampling_rate_hz
+                    if rate > 0:
+                        needed[channel.name] = replace(matching[0], sampling_rate_hz=rate)
+                        flawed.pop(channel.name, None)
+                    else:
+                        flawed[channel.name] = f"no attribute {self.description.rate_attribute!r} tells its rate"
+                    break
+                flaw = flaws.get(label.strip("/"))
+                if flaw is not None:
+                    flawed.setdefault(channel.name, flaw)
+        return _Night(header=header, needed=needed, flaws=flawed)
+
+    def channels(self, recording: RecordingFiles) -> list[Channel]:
+        if self.description.signal_format == "edf":
+            return super().channels(recording)
+        night = self._night(recording.signals)
+        canonical = {signal.label: name for name, signal in night.needed.items()}
+        channels = []
+        for signal in night.header.signals:
+            name = canonical.get(signal.label)
+            if name is None and signal.label in self.aliases:
+                continue  # under a name that a described channel goes by, but not that channel
+            believed = night.needed[name] if name else signal
+            channels.append(
+                Channel(
+                    name=name or signal.label,
+                    sampling_rate_hz=believed.sampling_rate_hz,
+                    unit=self.units.get(name, signal.unit) if name else signal.unit,
+                    n_samples=signal.n_samples,
                 )
-        elif signals.start != labels.start:
-            problems = ("headers of signals and labels state different starts; aligned by signal-start",)
-        hypnogram = to_epochs(runs, dict(said.stages), signal_seconds=signals.seconds, shift_seconds=shift)
+            )
+        return channels
+
+    def read(self, recording: RecordingFiles, name: str) -> npt.NDArray[np.float32]:
+        said = self.description
+        if said.signal_format == "edf":
+            return super().read(recording, name)
+        night = self._night(recording.signals)
+        if name in night.flaws:
+            raise DataError(f"{recording.signals}: channel {name!r}: {night.flaws[name]}")
+        signal = night.needed.get(name)
+        if signal is None and name not in self.aliases:
+            matching = [stored for stored in night.header.signals if stored.label == name]
+            signal = matching[0] if len(matching) == 1 else None
+        if signal is None:
+            has = ", ".join(stored.label for stored in night.header.signals[:50]) or "none"
+            raise DataError(f"{recording.signals}: no channel {name!r}; the file has {has}")
+        unit = self.units.get(name)
+        if said.signal_format == "mne":
+            from tusp.datasets.formats.mne_signals import read_mne_samples
+
+            return read_mne_samples(night.header, signal, unit=unit)
+        if said.signal_format == "wfdb":
+            from tusp.datasets.formats.wfdb_signals import read_record_samples
+
+            return read_record_samples(night.header, signal, unit=unit)
+        from tusp.datasets.formats.hdf5_signals import read_dataset_samples
+
+        return read_dataset_samples(night.header, signal, unit=unit)
+
+    def problems(self, recording: RecordingFiles) -> Sequence[str]:
+        if self.description.signal_format == "edf":
+            return super().problems(recording)
+        night = self._night(recording.signals)
+        problems = [*night.header.problems]
+        stated = {signal.label: signal for signal in night.header.signals}
+        for name, signal in night.needed.items():
+            if name not in self.units and microvolts_per(signal.unit) is None:
+                said = f"unit {signal.unit!r} is not electrical" if signal.unit else "no unit stated"
+                problems.append(f"{name}: {said}; values taken as microvolts")
+            rate = stated[signal.label].sampling_rate_hz
+            if rate not in (0.0, signal.sampling_rate_hz):
+                problems.append(
+                    f"{name}: the file states {rate:g} Hz, the description {signal.sampling_rate_hz:g} Hz;"
+                    " the description is believed"
+                )
+        problems += [f"{name}: {reason} (channel not used)" for name, reason in night.flaws.items()]
+        lengths = {name: s.n_samples / s.sampling_rate_hz for name, s in night.needed.items()}
+        if lengths and max(lengths.values()) - min(lengths.values()) > _UNEQUAL_SECONDS:
+            shortest = min(lengths, key=lambda name: lengths[name])
+            problems.append(
+                f"channels end at different times (up to {max(lengths.values()):g} s);"
+                f" the shortest counts ({shortest}, {lengths[shortest]:g} s)"
+            )
+        return problems
+
+    def hypnogram(self, recording: RecordingFiles) -> Hypnogram:
+        said = self.description
+        path = recording.labels
+        if path is None and said.label_files is None:
+            path = recording.signals
+        if path is None:
+            raise DataError(f"{recording.signals}: no hypnogram beside these signals")
+        seconds, start = self._span(recording.signals)
+        runs, problems, shift = self._runs(path, start)
+        hypnogram = to_epochs(runs, dict(said.stages), signal_seconds=seconds, shift_seconds=shift)
         return replace(hypnogram, problems=(*problems, *hypnogram.problems))
+
+    def _span(self, path: Path) -> tuple[float, datetime | None]:
+        """Length and start of the signals."""
+        if self.description.signal_format == "edf":
+            header = read_header(path)
+            return header.seconds, header.start
+        night = self._night(path)
+        return night.seconds, night.header.start
+
+    def _runs(self, path: Path, start: datetime | None) -> tuple[list[Run], list[str], float]:
+        """Labels, what is odd about them, and seconds from the signals' start to their zero."""
+        said = self.description
+        match said.label_format:
+            case "csv":
+                runs, problems = runs_from_table(path, said.columns)
+                return runs, problems, 0.0
+            case "nsrr-xml":
+                return runs_from_nsrr(path), [], 0.0
+            case "profusion-xml":
+                return runs_from_profusion(path), [], 0.0
+            case "list":
+                from tusp.datasets.formats.label_lists import runs_from_dataset, runs_from_list
+
+                if said.label_dataset is not None:
+                    return runs_from_dataset(path, said.label_dataset, epoch_seconds=said.epoch_seconds), [], 0.0
+                known = [label for label, _ in said.stages]
+                return runs_from_list(path, known=known, epoch_seconds=said.epoch_seconds), [], 0.0
+        labels = read_header(path)
+        runs = runs_from_edf(labels)
+        if said.alignment == "signal-start":
+            unlike = start != labels.start if said.signal_format == "edf" else start not in (None, labels.start)
+            odd = ["headers of signals and labels state different starts; aligned by signal-start"] if unlike else []
+            return runs, odd, 0.0
+        if start is None or labels.start is None:
+            raise DataError(f"{path}: a header has no readable start; no clock to align by")
+        shift = (labels.start - start).total_seconds()
+        if abs(shift) > 86400:
+            raise DataError(
+                f"{path}: labels start {labels.start:%Y-%m-%d %H:%M:%S}, signals"
+                f" {start:%Y-%m-%d %H:%M:%S}; they are not of one night"
+            )
+        return runs, [], shift
+
+
+def _plain(label: str) -> str:
+    """A channel's name as it is compared: without case, repeated spaces, and slashes at its ends."""
+    return plain_label(label.strip().strip("/"))
+
+
+def _hdf5_simulated(path: Path) -> bool:
+    from tusp.datasets.formats.hdf5 import attribute, opened_hdf5
+    from tusp.datasets.formats.hdf5_signals import COMMENT
+
+    with opened_hdf5(path) as file:
+        return says_simulated(str(attribute(file, COMMENT, "")))
