@@ -249,6 +249,29 @@ def test_what_h5py_raises_inside_is_one_line_and_our_own_defects_are_not_hidden(
         {}["defect"]
 
 
+def test_a_heap_of_texts_that_would_make_the_library_loop(tmp_path: Path) -> None:
+    """A free-space entry of length 0: HDF5 2.0 never returns from reading the attribute."""
+    path = _write(tmp_path / "a b%20ü.h5", lambda f: f.attrs.create("text", "hello", dtype=h5py.string_dtype()))
+    raw = bytearray(path.read_bytes())
+    heap = raw.find(b"GCOL")
+    assert raw[heap + 4] == 1
+    free = heap + 16 + 16 + 8
+    assert raw[free : free + 2] == b"\0\0"
+    raw[free + 8 : free + 16] = bytes(8)
+    with opened_hdf5(path) as file:
+        assert attribute(file, "text") == "hello"
+    path.write_bytes(raw)
+    with opened_hdf5(path) as file, pytest.raises(DataError, match=r"its heap of texts at byte \d+ is broken"):
+        attribute(file, "text")
+
+
+def test_texts_that_fill_several_heaps(tmp_path: Path) -> None:
+    texts = {f"a{i}": "x" * (i * 97 % 6000) for i in range(60)}
+    path = _write(tmp_path / "a.h5", lambda f: f.attrs.update(texts))
+    with opened_hdf5(path) as file:
+        assert {name: attribute(file, name) for name in texts} == texts
+
+
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5, "MOST_MEMBERS", 3)
     path = _write(tmp_path / "a.h5", lambda f: [f.create_group(str(i)) for i in range(4)])

@@ -3,17 +3,24 @@
 h5py reads; this module decides beforehand whether it may. A file of a kilobyte can declare 10^15 elements of fill
 values, point to other files, or link to itself, so every size is checked before memory is taken, links are resolved
 one step at a time, and nothing outside the file is opened. Whatever h5py raises becomes one line that names the file.
+
+The HDF5 library reads through :class:`_Checked`, which looks at the library's own bookkeeping first: a heap of texts
+whose free space has the length 0 makes the library (2.0) loop for ever.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
 import h5py
 import numpy as np
@@ -33,6 +40,9 @@ MOST_COMPRESSION: Final = 1100
 """Deflate, the strongest filter that every HDF5 library has, stays below 1,032 to 1."""
 LONGEST_REASON: Final = 160
 
+_HEAP: Final = b"GCOL"
+_READING: Final = threading.local()
+"""``samples`` is set while samples are read, among which no heap is looked for."""
 _FAILURES: Final = (
     OSError,
     LookupError,
@@ -73,6 +83,65 @@ def _failures(path: Path, what: str) -> Iterator[None]:
         raise _damaged(path, error, what) from error
 
 
+class _Checked(io.RawIOBase):
+    """The file as the HDF5 library sees it: whole reads only, and no heap of texts that would make it loop."""
+
+    def __init__(self, path: Path, stream: io.FileIO) -> None:
+        self.path = path
+        self.stream = stream
+
+    def __repr__(self) -> str:
+        # h5py takes this for the name of the file, and keeps the ASCII of it
+        return quote(os.fsencode(self.path))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        wanted = memoryview(buffer).cast("B")
+        start, done = self.tell(), 0
+        while done < len(wanted):
+            count = self.stream.readinto(wanted[done:])
+            if not count:
+                raise DataError(f"{self.path}: HDF5 file is damaged: it points beyond its end")
+            done += count
+        if not getattr(_READING, "samples", False):
+            first = max(start - 8, 0)
+            block = os.pread(self.stream.fileno(), start + done + 8 - first, first)
+            place = block.find(_HEAP)
+            while place >= 0:
+                self._check_heap(first + place)
+                place = block.find(_HEAP, place + 1)
+        return done
+
+    def _check_heap(self, place: int) -> None:
+        """Walk the objects of a global heap collection (HDF5 file format 3.0, section III.E)."""
+        head = os.pread(self.stream.fileno(), 16, place)
+        size = int.from_bytes(head[8:16], "little")
+        if len(head) == 16 and head[4] != 1:
+            return  # not one that the library would read
+        here = 16
+        for _ in range(2**16 + 1):
+            if here + 16 > size:
+                return
+            entry = os.pread(self.stream.fileno(), 16, place + here)
+            length = int.from_bytes(entry[8:], "little")
+            need = 16 + -(-length // 8) * 8 if entry[:2] != b"\0\0" else length
+            if len(entry) < 16 or not 0 < need <= size - here:
+                break
+            here += need
+        raise DataError(f"{self.path}: HDF5 file is damaged: its heap of texts at byte {place} is broken")
+
+
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading; what h5py raises while it is open becomes a DataError.
@@ -94,13 +163,15 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
         if not h5py.is_hdf5(str(path)):
             shown = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in start)
             raise DataError(f"{path}: not an HDF5 file (begins with {shown!r})")
-        with h5py.File(str(path), "r") as file:
+        with path.open("rb", buffering=0) as raw, h5py.File(_Checked(path, raw), "r") as file:
+            if file.id.get_create_plist().get_sizes() != (8, 8):
+                raise DataError(f"{path}: an HDF5 file with addresses of other than 8 bytes")
             yield file
 
 
 def path_of(node: h5py.Group | h5py.Dataset) -> Path:
     """The file in which a group or dataset is."""
-    return Path(node.file.filename)
+    return Path(os.fsdecode(unquote_to_bytes(node.file.filename)))
 
 
 def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -178,7 +249,10 @@ def members(group: h5py.Group) -> list[str]:
         count = len(group)
         if count > MOST_MEMBERS:
             raise DataError(f"{path}: {group.name!r} has {count} members; at most {MOST_MEMBERS} are read")
-        return sorted(group)
+        names = list(group)
+        if not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: {group.name!r} has a member whose name is not UTF-8")
+        return sorted(names)
 
 
 def _plain(value: Any) -> Any:
@@ -283,8 +357,12 @@ def numbers(dataset: h5py.Dataset, *, path: Path, largest: int = MOST_VALUES) ->
     count = length(dataset, path=path, largest=largest)
     values = np.empty(dataset.shape, np.float32)
     with _failures(path, f"HDF5 dataset {dataset.name!r} cannot be read"):
-        if count:
-            dataset.read_direct(values)
+        _READING.samples = True
+        try:
+            if count:
+                dataset.read_direct(values)
+        finally:
+            _READING.samples = False
     wrong = count - int(np.isfinite(values).sum())
     if wrong:
         raise DataError(f"{path}: dataset {dataset.name!r}: {wrong} of {count} values are not finite numbers")
