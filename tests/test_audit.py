@@ -34,8 +34,9 @@ def noise(seed: int, seconds: int = 300) -> np.ndarray:
 
 
 def hypnogram_of(seed: int, epochs: int = 120) -> list[edf_files.Run]:
-    """Stages that change at nearly every epoch."""
+    """Stages that change at nearly every epoch; wake in the first two."""
     drawn = np.random.default_rng(seed).integers(0, 5, epochs)
+    drawn[:2] = 0
     return [(30.0 * i, 30.0, edf_files.STAGES[stage]) for i, stage in enumerate(drawn)]
 
 
@@ -295,7 +296,7 @@ def test_a_night_in_two_corpora_is_named_in_both(store: Store, raw: Path, tmp_pa
     folder, toml = described(
         tmp_path / "ours",
         {"n1": noise(5, 3540) / 1000, "n2": noise(6) / 1000, "sc4002e0": noise(7) / 1000},
-        {"n1": as_csv(trimmed), "n2": "0,300,N2\n", "sc4002e0": "0,300,N2\n"},
+        {"n1": as_csv(trimmed), "n2": "0,270,N2\n", "sc4002e0": "0,300,N2\n"},
     )
     ours = catalog.add_corpus(store, name="ours", root=folder, describe=toml)
     assert {row.name: row.duplicates for row in ours.recordings} == {
