@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tusp.datasets.corpora.folders import walk
+from tusp.datasets.corpora.label_pairs import held_against
 from tusp.datasets.corpora.simulated import refuse_mixture, says_simulated
 from tusp.datasets.formats.edf import microvolts_per, unreadable
 from tusp.datasets.formats.hdf5 import dataset_at, length, numbers, opened_hdf5
@@ -30,7 +31,7 @@ from tusp.datasets.formats.wfdb import (
     read_wfdb_samples,
     time_resolution_hz,
 )
-from tusp.datasets.recording import Adapter, Channel, CorpusCard, Discovery, Hypnogram, RecordingFiles
+from tusp.datasets.recording import Adapter, Channel, CorpusCard, Discovery, Hypnogram, RecordingFiles, Stages
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.stages import EPOCH_SECONDS, N1, N2, N3, REM, W
 
@@ -38,8 +39,6 @@ LABEL_MAP: Final = {"W": W, "N1": N1, "N2": N2, "N3": N3, "R": REM}
 ONE_HOT: Final = {"wake": "W", "nonrem1": "N1", "nonrem2": "N2", "nonrem3": "N3", "rem": "R", "undefined": ""}
 """Column of ``data/sleep_stages`` to the stage's name in the annotations."""
 GROUPS: Final = {"EEG": ("F3-M2", "F4-M1", "C3-M2", "C4-M1", "O1-M2", "O2-M1"), "EOG": ("E1-M2",)}
-MOST_DISAGREEMENT: Final = 0.01
-"""Share of epochs in which the two label files of a night may differ before it is refused."""
 
 _NAME: Final = re.compile(r"(t[re]\d\d-\d{4})(\.hea|\.mat|\.arousal|-arousal\.mat)", re.IGNORECASE | re.ASCII)
 _SIMILAR: Final = re.compile(r"tr\d.*\.(hea|mat|arousal)", re.IGNORECASE | re.ASCII)
@@ -73,7 +72,7 @@ def runs_from_arousal(
     """
     resolution = time_resolution_hz(annotations) or sampling_rate_hz
     seconds = n_samples / sampling_rate_hz
-    end = seconds // EPOCH_SECONDS * EPOCH_SECONDS
+    end = float(int(seconds / EPOCH_SECONDS + 1e-9) * EPOCH_SECONDS)
     notes = [
         (note.sample / resolution, note.aux_note.strip())
         for note in annotations
@@ -172,8 +171,7 @@ class Cinc2018(Adapter):
             nights=994,
             people=994,
             obtain=(
-                "Free to download from PhysioNet without an account; the labelled records are in the folder training"
-                " (about 135 GB)."
+                "Free to download from PhysioNet without an account; the labelled records are in the folder training."
             ),
             layout=(
                 "training/trXX-NNNN/trXX-NNNN.hea",
@@ -309,12 +307,13 @@ class Cinc2018(Adapter):
         hypnogram = to_epochs(runs, LABEL_MAP, signal_seconds=n_samples / rate)
         if "one_hot" not in recording.others:
             return hypnogram
-        problem = _disagreement(hypnogram, recording.labels, recording.others["one_hot"], rate, n_samples)
-        return Hypnogram(
-            stages=hypnogram.stages,
-            problems=(*hypnogram.problems, *problem),
-            label_seconds=hypnogram.label_seconds,
-        )
+        one_hot = recording.others["one_hot"]
+
+        def of_one_hot() -> Stages:
+            other = runs_from_one_hot(one_hot, sampling_rate_hz=rate, n_samples=n_samples)
+            return to_epochs(other, LABEL_MAP, signal_seconds=n_samples / rate).stages
+
+        return held_against(hypnogram, recording.labels, one_hot, of_one_hot)
 
 
 def _is_test(name: str, files: Mapping[str, Sequence[Path]]) -> bool:
@@ -341,10 +340,9 @@ def _night(root: Path, name: str, files: Mapping[str, Sequence[Path]], flags: di
     Raises:
         DataError: the night cannot be used.
     """
-    header = None
-    if len(files.get(".hea", ())) == 1:
-        header = read_wfdb_header(root / files[".hea"][0])
-        flags[name] = any(says_simulated(comment) for comment in header.comments)
+    headers = [read_wfdb_header(root / file) for file in files.get(".hea", ())]
+    for header in headers:
+        flags[str(header.path.relative_to(root))] = any(says_simulated(comment) for comment in header.comments)
     some = root / next(iter(files.values()))[0]
     for kind, what in _KINDS.items():
         if len(files.get(kind, ())) > 1:
@@ -355,7 +353,7 @@ def _night(root: Path, name: str, files: Mapping[str, Sequence[Path]], flags: di
             raise DataError(f"{some}: no {_KINDS[kind]} of {name} beside it")
     if ".arousal" not in files and "-arousal.mat" not in files:
         raise DataError(f"{some}: no labels (.arousal or -arousal.mat) for {name}")
-    assert header is not None
+    (header,) = headers
     signals = root / files[".mat"][0]
     _check_names(header, name, signals)
     labels = files.get(".arousal", files.get("-arousal.mat", ()))[0]
@@ -363,25 +361,10 @@ def _night(root: Path, name: str, files: Mapping[str, Sequence[Path]], flags: di
     if ".arousal" in files and "-arousal.mat" in files:
         others["one_hot"] = root / files["-arousal.mat"][0]
     return RecordingFiles(
-        name=name, subject=name, signals=signals, labels=root / labels, others=others, simulated=flags[name]
+        name=name,
+        subject=name,
+        signals=signals,
+        labels=root / labels,
+        others=others,
+        simulated=any(says_simulated(comment) for comment in header.comments),
     )
-
-
-def _disagreement(hypnogram: Hypnogram, labels: Path, one_hot: Path, rate: float, n_samples: int) -> tuple[str, ...]:
-    """What to report about the second label file of a night, in at most one line.
-
-    Raises:
-        DataError: the two differ in more than 1 % of the epochs.
-    """
-    try:
-        runs = runs_from_one_hot(one_hot, sampling_rate_hz=rate, n_samples=n_samples)
-    except DataError as error:
-        return (f"second label file not compared: {error}",)
-    other = to_epochs(runs, LABEL_MAP, signal_seconds=n_samples / rate).stages
-    differs = hypnogram.stages != other
-    if not differs.any():
-        return ()
-    found = f"differ in {int(differs.sum())} of {len(differs)} epochs (first: epoch {int(differs.argmax())})"
-    if differs.mean() > MOST_DISAGREEMENT:
-        raise DataError(f"{labels}: this file and {one_hot.name} {found}; keep the one that is right")
-    return (f"{labels.name} and {one_hot.name} {found}; {labels.name} is used",)
