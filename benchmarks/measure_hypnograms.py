@@ -1,24 +1,28 @@
-"""Measure real Sleep-EDF hypnograms and write the simulation's statistics.json (numbers, no data).
+"""Measure real hypnograms and write the simulation's statistics.json (numbers, no data).
 
 Example:
-    python benchmarks/measure_hypnograms.py ../shared/data/sleep-edf
+    python benchmarks/measure_hypnograms.py ../shared/data
 
-The folder holds hypnograms-rle.json ({record: [[code, run length], ...]}), the subject tables SC-subjects.xls and
-ST-subjects.xls (reading them needs xlrd), and some original hypnograms in hypnograms-edf/ (for times around sleep and
-the split of N3 into stages 3 and 4).
+The folder holds three others. ``sleep-edf``: hypnograms-rle.json ({record: [[code, run length], ...]}), the subject
+tables SC-subjects.xls and ST-subjects.xls (reading them needs xlrd; without them the committed entries of Sleep-EDF
+are kept), and some original hypnograms in hypnograms-edf/ (for times around sleep and the split of N3 into stages 3
+and 4). ``cinc2018``: hypnograms-rle.json. ``dod-h``: scorers.json ({scorer: {record: [code, ...]}}).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import edfio
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tusp.datasets.simulation import statistics
@@ -26,6 +30,9 @@ from tusp.datasets.simulation.statistics import Codes, measure_chain
 from tusp.platform.stages import REM
 
 TARGET = Path(__file__).parent.parent / "tusp/datasets/simulation/statistics.json"
+FIRST_EPOCH = dict.fromkeys(("5bf0f969-304c-581e-949c-50c108f62846", "b5d5785d-87ee-5078-b9b9-aac6abd4d8de"), 60)
+LAST_EPOCH = {"3e842aa8-bcd9-521e-93a2-72124233fe2c": 620}
+"""Light was on in these epochs of DOD-H."""
 AGE_GROUPS = {"sedf-sc": ((0, 45), (46, 70), (71, 120)), "sedf-st": ((0, 120),)}
 
 
@@ -53,12 +60,14 @@ def quantiles(values: list[float]) -> list[float]:
     return np.round(np.quantile(values, statistics.QUANTILES), 1).tolist()
 
 
-def spread_of_groups(nights: dict[str, Codes], size: int = 20, draws: int = 400) -> dict[str, Any]:
+def spread_of_groups(
+    nights: dict[str, Codes], *, person: Callable[[str], str], size: int = 20, draws: int = 400
+) -> dict[str, Any]:
     """5th and 95th percentile of the summary over random groups of nights, whole people at a time."""
     random = np.random.default_rng(0)
     by_person: dict[str, list[Codes]] = {}
     for name, night in nights.items():
-        by_person.setdefault(name[:5], []).append(night)
+        by_person.setdefault(person(name), []).append(night)
     people_nights = list(by_person.values())
     found = []
     for _ in range(draws):
@@ -81,7 +90,8 @@ def original_runs(folder: Path) -> list[list[tuple[str, int]]]:
     return nights
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure_sleep_edf(folder: Path) -> dict[str, Any]:
+    """The entries of the two corpora of Sleep-EDF."""
     nights, ages = real_nights(folder), people(folder)
     originals = original_runs(folder)
     steps: Counter[str] = Counter()
@@ -140,10 +150,70 @@ def measure(folder: Path) -> dict[str, Any]:
                 "recording": quantiles([float(n) for n in (recording if cassette else map(len, own.values()))]),
                 "wake_after": quantiles([float(n) for n in post]),
             },
-            "spread": spread_of_groups(own),
+            "spread": spread_of_groups(own, person=lambda name: name[:5]),
             "groups": groups,
         }
     return result
+
+
+def best_four(votes: npt.NDArray[np.int8]) -> Codes:
+    """Consensus of the four scorers with the highest soft agreement (unscored is a stage of its own)."""
+    counts = (votes[:, None] == np.arange(-1, 5)[None, :, None]).astype(int)
+    others = counts.sum(axis=0) - counts
+    agreement = ((others * counts).sum(axis=1) / others.max(axis=1)).mean(axis=1)
+    ranking = np.argsort(-agreement, kind="stable")[:4]
+    best = counts[ranking].sum(axis=0)
+    tied = best == best.max(axis=0)
+    # a tied epoch takes the best-ranked voter's stage
+    leaning = (counts[ranking] * np.array([0.4, 0.3, 0.2, 0.1])[:, None, None]).max(axis=0)
+    result: Codes = (np.where(tied, leaning, -1).argmax(axis=0) - 1).astype(np.int8)
+    return result
+
+
+def dod_h_nights(folder: Path) -> dict[str, Codes]:
+    """Consensus of the four best scorers of every night of scorers.json, on the cut and trimmed span."""
+    lists = json.loads((folder / "scorers.json").read_text())
+    nights = {}
+    for record in lists[min(lists)]:
+        votes = np.array([lists[scorer][record] for scorer in sorted(lists)], dtype=np.int8)
+        scored = votes >= 0
+        first = int(scored.argmax(axis=1).max())
+        end = votes.shape[1] - int(scored[:, ::-1].argmax(axis=1).max())
+        votes = votes[:, max(first, FIRST_EPOCH.get(record, 0)) : min(end, LAST_EPOCH.get(record, end))]
+        nights[record] = best_four(votes)
+    return nights
+
+
+def measure_clinic(nights: dict[str, Codes]) -> dict[str, Any]:
+    """The entry of a corpus of single nights without day recordings, one of each person."""
+    scored = {name: night[int(np.argmax(night >= 0)) :] for name, night in nights.items()}
+    asleep = {name: np.flatnonzero(night > 0) for name, night in scored.items()}
+    return {
+        "nights": len(nights),
+        "persons": len(nights),
+        "rem_share": round(float(np.mean([statistics.stage_shares(night)[REM] for night in nights.values()])), 3),
+        "nap_before": 0.0,
+        "nap_after": 0.0,
+        "movement_per_hour": 0.0,
+        "deep_from_3": 0.0,
+        "shallow_from_4": 0.0,
+        "quantiles": {
+            "main_sleep": quantiles([float(spots[-1] - spots[0] + 1) for spots in asleep.values()]),
+            "wake_before": quantiles([float(spots[0]) for spots in asleep.values()]),
+            "wake_after": quantiles([float(len(scored[name]) - 1 - spots[-1]) for name, spots in asleep.items()]),
+            "lead_in": quantiles([float(len(nights[name]) - len(night)) for name, night in scored.items()]),
+        },
+        "spread": spread_of_groups(nights, person=lambda name: name),
+        "groups": [
+            {
+                "ages": [0, 120],
+                "nights": len(nights),
+                **measure_chain(
+                    list(nights.values()), whole=True, prior_bouts=min(statistics.PRIOR_BOUTS, len(nights) / 10)
+                ),
+            }
+        ],
+    }
 
 
 def _compact(value: Any, indent: int = 0) -> str:
@@ -162,14 +232,25 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, default=TARGET)
     arguments = parser.parse_args()
+    if importlib.util.find_spec("xlrd"):
+        sleep_edf = measure_sleep_edf(arguments.folder / "sleep-edf")
+    else:
+        print("no xlrd: Sleep-EDF is not measured again")
+        committed = json.loads(TARGET.read_text(encoding="utf-8"))["corpora"]
+        sleep_edf = {name: committed[name] for name in ("sedf-sc", "sedf-st")}
     content = {
-        "source": "Sleep-EDF Expanded 1.0.0 (PhysioNet, ODC-By): statistics of its hypnograms, no recordings",
+        "source": "Sleep-EDF Expanded 1.0.0 and PhysioNet/CinC Challenge 2018 (ODC-By), Dreem Open Datasets (MIT): "
+        "statistics of their hypnograms, no recordings",
         "hour_edges": statistics.HOUR_EDGES,
         "rem_clock_edges_minutes": statistics.REM_CLOCK_EDGES,
         "first_rem_edges_minutes": statistics.FIRST_REM_EDGES,
         "bout_edges_epochs": statistics.BOUT_EDGES,
         "quantiles_at": statistics.QUANTILES,
-        "corpora": measure(arguments.folder),
+        "corpora": {
+            **sleep_edf,
+            "cinc2018": measure_clinic(real_nights(arguments.folder / "cinc2018")),
+            "dod-h": measure_clinic(dod_h_nights(arguments.folder / "dod-h")),
+        },
     }
     content = json.loads(json.dumps(content))
     arguments.output.write_text(_compact(content) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from tusp.datasets.corpora.sedf_sc import SedfSc
 from tusp.datasets.corpora.sedf_st import SedfSt
 from tusp.datasets.simulation import simulate
-from tusp.datasets.simulation.sleep_edf import NightPlan, draw_person, draw_truth
+from tusp.datasets.simulation.plan import NightPlan, draw_person, draw_truth
 from tusp.platform.stages import UNSCORED
 
 NEEDED = {"Fpz-Cz": "EEG Fpz-Cz", "Pz-Oz": "EEG Pz-Oz", "horizontal": "EOG horizontal"}

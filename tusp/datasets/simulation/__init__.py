@@ -2,6 +2,6 @@
 
 from tusp.datasets.simulation.embedded import ensure_embedded
 from tusp.datasets.simulation.generation import simulate
-from tusp.datasets.simulation.sleep_edf import SIMULATED_FLAG
+from tusp.datasets.simulation.plan import SIMULATED_FLAG
 
 __all__ = ["SIMULATED_FLAG", "ensure_embedded", "simulate"]

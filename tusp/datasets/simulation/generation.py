@@ -13,19 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tusp.datasets.simulation.sleep_edf import CORPUS_NUMBERS, SIMULATED_FLAG, NightPlan, folder_of, write_night
+from tusp.datasets.simulation.corpora import SIMULATED
+from tusp.datasets.simulation.plan import SIMULATED_FLAG, NightPlan
 from tusp.platform.errors import UserError
 from tusp.platform.files import disk_errors_named, file_lock, write_json_atomic, write_text_atomic
 from tusp.platform.identity import fingerprint
 
 SIMULATION_VERSION: Final = 1
 """Raise it when the same seed gives other bytes."""
-
-MAX_SUBJECTS: Final = 100
-"""Two digits of a file name."""
-
-MAX_NIGHTS: Final = 2
-"""Nights of a person in both corpora."""
 
 STATE_FOLDER: Final = ".simulation"
 NOTE: Final = "SIMULATED.txt"
@@ -52,11 +47,11 @@ def simulate(
     for. Finished nights of an interrupted call with the same settings are kept. One call at a time works on a folder.
 
     Args:
-        corpus: ``sedf-sc`` or ``sedf-st``.
+        corpus: one of :data:`~tusp.datasets.simulation.corpora.SIMULATED`.
         destination: folder to write below; new, empty, or begun by an earlier call with the same settings.
         subjects: number of people.
         seed: of all chance.
-        nights: nights of each person (1 or 2; default 2).
+        nights: nights of each person; by default as in the corpus (two in Sleep-EDF, one or two in SHHS, else one).
         hours: length of every recording; by default the corpus's own lengths.
         ambiguity: how unclear stages are: 1 as hard to score as real nights, 0 for signs of the true stage only.
         workers: processes (default: one a core).
@@ -92,12 +87,14 @@ def simulate(
 def _plans(
     corpus: str, *, subjects: int, seed: int, nights: int | None, hours: float | None, ambiguity: float
 ) -> list[NightPlan]:
-    if corpus not in CORPUS_NUMBERS:
-        raise UserError(f"no simulation of {corpus!r}; there are {', '.join(CORPUS_NUMBERS)}")
-    if not 1 <= subjects <= MAX_SUBJECTS:
-        raise UserError(f"--subjects {subjects}: the corpus's file names hold 1 to {MAX_SUBJECTS} people")
-    if nights is not None and not 1 <= nights <= MAX_NIGHTS:
-        raise UserError(f"--nights {nights}: a person of this corpus has 1 or {MAX_NIGHTS} nights")
+    if corpus not in SIMULATED:
+        raise UserError(f"no simulation of {corpus!r}; there are {', '.join(SIMULATED)}")
+    kind = SIMULATED[corpus]
+    if not 1 <= subjects <= kind.most_subjects:
+        raise UserError(f"--subjects {subjects}: give 1 to {kind.most_subjects} people of this corpus")
+    if nights is not None and not 1 <= nights <= kind.most_nights:
+        most = "1 night" if kind.most_nights == 1 else f"1 or {kind.most_nights} nights"
+        raise UserError(f"--nights {nights}: a person of this corpus has {most}")
     if not 0 <= ambiguity <= 2:
         raise UserError(f"--ambiguity {ambiguity:g}: give 0 (clear) to 2; 1 is as hard to score as real nights")
     if seed < 0:
@@ -114,7 +111,7 @@ def _plans(
             ambiguity=float(ambiguity),
         )
         for subject in range(subjects)
-        for night in range(1, (nights or MAX_NIGHTS) + 1)
+        for night in range(1, (nights or kind.nights_of(corpus, subject, seed)) + 1)
     ]
 
 
@@ -124,18 +121,9 @@ def _refuse_foreign(destination: Path, request: dict[str, Any], plans: list[Nigh
         raise UserError(f"{destination} is a file; give a folder to write the simulated nights to")
     if not destination.is_dir():
         return
-    own = {NOTE, STATE_FOLDER, folder_of(plans[0].corpus)}
-    foreign = sorted(path.name for path in destination.iterdir() if path.name not in own and not _is_part(path))
     state = destination / STATE_FOLDER / "request.json"
-    if not foreign and not state.exists():
-        foreign = sorted(path.name for path in destination.iterdir() if path.name != STATE_FOLDER)
-    if not foreign and (destination / folder_of(plans[0].corpus)).is_dir():
-        records = {plan.record for plan in plans}
-        inside = (destination / folder_of(plans[0].corpus)).iterdir()
-        foreign = sorted(path.name for path in inside if path.name[:6] not in records and not _is_part(path))
-    if foreign:
-        raise UserError(f"{destination} holds other files ({foreign[0]}); give an empty or new folder")
-    if state.exists():
+    begun = state.exists()
+    if begun:
         try:
             found = json.loads(state.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -145,6 +133,23 @@ def _refuse_foreign(destination: Path, request: dict[str, Any], plans: list[Nigh
                 f"{destination} holds a simulation with other settings ({_settings(found)}); "
                 f"give a new folder or repeat those settings"
             )
+    ours = [f"{STATE_FOLDER}/"]
+    if begun:
+        ours += [NOTE, *(prefix for plan in plans for prefix in SIMULATED[plan.corpus].prefixes(plan))]
+    # the first look is at the top only: a home folder given by mistake holds millions of files
+    top = {name.split("/")[0] for name in ours}
+    starts = tuple(name for name in ours if "/" not in name)
+    foreign = sorted(
+        path.name
+        for path in destination.iterdir()
+        if path.name not in top and not path.name.startswith(starts) and not _is_part(path)
+    )
+    if not foreign and begun:
+        inside = (path for path in destination.rglob("*") if path.is_file() and not _is_part(path))
+        names = (path.relative_to(destination).as_posix() for path in inside)
+        foreign = sorted(name for name in names if not name.startswith(tuple(ours)))
+    if foreign:
+        raise UserError(f"{destination} holds other files ({foreign[0]}); give an empty or new folder")
 
 
 def _settings(request: Any) -> str:
@@ -197,7 +202,7 @@ def _files(plan: NightPlan, destination: Path) -> list[Path]:
 def _make(plan: NightPlan, destination: Path) -> str:
     """One night in one process; the marker comes last. Returns the night's name."""
     with disk_errors_named("simulate", destination):
-        files = write_night(plan, destination)
+        files = SIMULATED[plan.corpus].write(plan, destination)
         write_json_atomic(
             _marker(plan, destination),
             {

@@ -32,6 +32,10 @@ REM_REGULATION: Final = 7.0
 """Who has had more REM than usual so far enters it less easily: log-odds per unit of surplus share. Without it the
 REM share varies between nights twice as much as in the real ones."""
 
+SCORED_AT_ONCE: Final = 0.12
+"""Share of simulated CinC nights that are scored from the first sample on: a trap, more frequent than in the corpus,
+so that a few nights are enough to meet it."""
+
 NIGHT_SHARE: Final = 0.6
 """SD of the night's own tilt, as a share of the person's."""
 
@@ -55,6 +59,10 @@ class SleepHabit:
         """The habit in one night: the person's, and the night's own departure from it."""
         other = SleepHabit.draw(random)
         return SleepHabit(tilt=self.tilt + NIGHT_SHARE * other.tilt, length=self.length + NIGHT_SHARE * other.length)
+
+    def scaled(self, by: float) -> SleepHabit:
+        """The same departures, larger or smaller."""
+        return SleepHabit(tilt=by * self.tilt, length=by * self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +127,20 @@ def draw_night(
     stages = brain.copy()
     names = _rechtschaffen_kales(brain, statistics, random)
     _hide_movements(stages, names, statistics, random)
-    if not cassette:
-        _hide_ends(stages, names, int(np.argmax(brain > 0)), random)
+    before = int(np.argmax(brain > 0))
+    after = int(np.argmax(brain[::-1] > 0))
+    match statistics.corpus:
+        case "sedf-st":
+            _hide_ends(stages, names, before, random)
+        case "cinc2018":
+            # real: 3 of 994 are scored from the first sample on
+            lead = 0 if random.random() < SCORED_AT_ONCE else min(before, round(statistics.draw("lead_in", random)))
+            _hide(stages, names, 0, lead)
+        case "dcsm" | "shhs":
+            if random.random() < 0.4:
+                _hide(stages, names, 0, int(random.integers(0, max(1, before))))
+            if random.random() < 0.4:
+                _hide(stages, names, len(stages) - int(random.integers(0, max(1, after))), len(stages))
     return Night(stages=stages, brain=brain, names=tuple(names))
 
 
@@ -131,6 +151,8 @@ def _natural_times(
     main = round(statistics.draw("main_sleep", random))
     before = round(statistics.draw("wake_before", random))
     if not cassette:
+        if statistics.corpus == "cinc2018":
+            before += round(statistics.draw("lead_in", random))
         return [(before, main)], before + main + round(statistics.draw("wake_after", random))
     n_epochs = round(statistics.draw("recording", random))
     main = min(main, n_epochs - 2 * MARGIN)
@@ -173,6 +195,12 @@ def _hide_movements(stages: Codes, names: list[str], statistics: CorpusStatistic
     for epoch in random.choice(changes, size=count, replace=False) if count else ():
         stages[epoch] = UNSCORED
         names[epoch] = "Movement time"
+
+
+def _hide(stages: Codes, names: list[str], start: int, end: int) -> None:
+    """Nothing is scored from ``start`` to ``end``."""
+    stages[start:end] = UNSCORED
+    names[start:end] = ["?"] * max(0, end - start)
 
 
 def _hide_ends(stages: Codes, names: list[str], before: int, random: np.random.Generator) -> None:

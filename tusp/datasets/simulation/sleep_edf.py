@@ -8,7 +8,6 @@ missing: the equipment field of both headers says ``tusp-simulated``.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -17,19 +16,16 @@ import edfio
 import numpy as np
 import numpy.typing as npt
 
-from tusp.datasets.simulation.hypnogram import Night, draw_night
+from tusp.datasets.simulation.hypnogram import Night
 from tusp.datasets.simulation.person import Person
+from tusp.datasets.simulation.plan import DATE, EXTRAS, SIGNALS, SIMULATED_FLAG, NightPlan, draw_person, draw_truth
 from tusp.datasets.simulation.processes import Curve, wander
 from tusp.datasets.simulation.signals import Signals, chin_muscle, chin_muscle_waveform, synthesise
-from tusp.datasets.simulation.statistics import load_statistics
 from tusp.platform.files import atomic_path
 from tusp.platform.stages import EPOCH_SECONDS
 
-SIMULATED_FLAG: Final = "tusp-simulated"
-"""Token in the local recording identification of every simulated file."""
-
-CORPUS_NUMBERS: Final = {"sedf-sc": 1, "sedf-st": 2}
-"""Part of the seed, so that the two corpora have different people."""
+LETTERS: Final = {"sedf-sc": "E", "sedf-st": "J"}
+"""The recorder's letter."""
 
 SCORERS: Final = {"sedf-sc": ("C", "H", "J", "P", "V", "W"), "sedf-st": ("P", "R", "V", "K", "L")}
 """Eighth character of hypnogram names: the scorer."""
@@ -40,56 +36,14 @@ HYPNOGRAM_SECONDS: Final = 86_400
 _ANNOTATIONS: Final = {"?": "Sleep stage ?", "Movement time": "Movement time"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class NightPlan:
-    """What decides the bytes of one night."""
-
-    corpus: str
-    subject: int
-    night: int
-    seed: int
-    hours: float | None
-    ambiguity: float = 1.0
-    """How unclear stages are to a scorer: 1 as in real nights, 0 for signs of the true stage only."""
-
-    @property
-    def record(self) -> str:
-        """The first six characters of the original names: corpus, subject, night."""
-        return (
-            f"SC4{self.subject:02d}{self.night}" if self.corpus == "sedf-sc" else f"ST7{self.subject:02d}{self.night}"
-        )
-
-    @property
-    def letter(self) -> str:
-        """The recorder's letter."""
-        return "E" if self.corpus == "sedf-sc" else "J"
-
-    def stream(self, *path: int) -> np.random.SeedSequence:
-        """Chance for one purpose; does not depend on how many people or nights are asked for."""
-        return np.random.SeedSequence(self.seed, spawn_key=(CORPUS_NUMBERS[self.corpus], self.subject, *path))
-
-
 def folder_of(corpus: str) -> str:
     """The corpus's folder name."""
     return "sleep-cassette" if corpus == "sedf-sc" else "sleep-telemetry"
 
 
-def draw_person(plan: NightPlan) -> Person:
-    """The same person for every night of a subject."""
-    person = Person.draw(load_statistics(plan.corpus), np.random.default_rng(plan.stream(0)))
-    return replace(person, ambiguity=person.ambiguity * plan.ambiguity)
-
-
-def draw_truth(plan: NightPlan, person: Person) -> Night:
-    """The night's stages."""
-    random = np.random.default_rng(plan.stream(1, plan.night))
-    return draw_night(
-        load_statistics(plan.corpus),
-        age=person.age,
-        habit=person.habit.tonight(random),
-        random=random,
-        hours=plan.hours,
-    )
+def prefixes(plan: NightPlan) -> list[str]:
+    """What the names of the night's files begin with."""
+    return [f"{folder_of(plan.corpus)}/{plan.record}"]
 
 
 def write_night(plan: NightPlan, destination: Path) -> tuple[Path, Path]:
@@ -100,8 +54,8 @@ def write_night(plan: NightPlan, destination: Path) -> tuple[Path, Path]:
     """
     person = draw_person(plan)
     night = draw_truth(plan, person)
-    signals = synthesise(night, person, plan.stream(2, plan.night))
-    random = np.random.default_rng(plan.stream(3, plan.night))
+    signals = synthesise(night, person, plan.stream(SIGNALS, plan.night))
+    random = plan.random(EXTRAS)
     start = _start(plan, night, random)
     scorer = SCORERS[plan.corpus][int(random.choice(len(SCORERS[plan.corpus])))]
     patient = edfio.Patient(sex="F" if person.female else "M", name=_name(person))
@@ -109,7 +63,7 @@ def write_night(plan: NightPlan, destination: Path) -> tuple[Path, Path]:
     channels = _channels(plan, signals, person, random)
 
     folder = destination / folder_of(plan.corpus)
-    psg = folder / f"{plan.record}{plan.letter}0-PSG.edf"
+    psg = folder / f"{plan.record}{LETTERS[plan.corpus]}0-PSG.edf"
     with atomic_path(psg) as path:
         edfio.Edf(
             channels,
@@ -118,7 +72,7 @@ def write_night(plan: NightPlan, destination: Path) -> tuple[Path, Path]:
             starttime=start.time(),
             data_record_duration=EPOCH_SECONDS,
         ).write(path)
-    hypnogram = folder / f"{plan.record}{plan.letter}{scorer}-Hypnogram.edf"
+    hypnogram = folder / f"{plan.record}{LETTERS[plan.corpus]}{scorer}-Hypnogram.edf"
     with atomic_path(hypnogram) as path:
         edfio.Edf(
             [],
@@ -153,7 +107,7 @@ def _start(plan: NightPlan, night: Night, random: np.random.Generator) -> dateti
     first_year = 1989 if plan.corpus == "sedf-sc" else 1994
     # nights of one person follow each other; the person's date must not depend on the night
     day = datetime.date(first_year, 1, 1) + datetime.timedelta(
-        days=int(np.random.default_rng(plan.stream(4)).integers(0, 700)) + plan.night - 1
+        days=int(np.random.default_rng(plan.stream(DATE)).integers(0, 700)) + plan.night - 1
     )
     if plan.hours is None and plan.corpus == "sedf-sc":
         minutes = round(random.normal(16.6 * 60, 35))

@@ -10,14 +10,15 @@ to the first REM epoch); the bout length by age group and hours. Cells with few 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from tusp.platform.stages import N_STAGES, REM, UNSCORED, W
 
@@ -151,8 +152,13 @@ def summary(nights: Sequence[Codes]) -> dict[str, Floats]:
     }
 
 
-def measure_chain(nights: Sequence[Codes]) -> dict[str, Any]:
+def measure_chain(nights: Sequence[Codes], *, whole: bool = False, prior_bouts: float = PRIOR_BOUTS) -> dict[str, Any]:
     """Next-stage probabilities and bout-length histograms of a group of nights, in the layout of statistics.json.
+
+    Args:
+        nights: stage codes, int8 [n_epochs] each.
+        whole: measure the whole sleep period with its long wakes; else the main sleep only (days with naps).
+        prior_bouts: weight of the coarser table a sparse cell leans on.
 
     Returns:
         ``next`` [part of night, REM clock, stage, next stage] and ``lengths`` [part of night, stage, length bin]
@@ -164,7 +170,7 @@ def measure_chain(nights: Sequence[Codes]) -> dict[str, Any]:
     first = np.zeros(N_STAGES)
     for night in nights:
         period = sleep_period(night)
-        start, stop = main_sleep(period)
+        start, stop = (0, len(period)) if whole else main_sleep(period)
         sequence = bouts(period[start:stop])
         last_rem_end: int | None = None
         if sequence:
@@ -178,12 +184,12 @@ def measure_chain(nights: Sequence[Codes]) -> dict[str, Any]:
                 clock = rem_clock(end, last_rem_end)
                 following[part_of_night(end), clock, bout.stage, sequence[index + 1].stage] += 1
     by_stage = _normalised(following.sum(axis=(0, 1)))
-    by_part = _normalised(following.sum(axis=1) + PRIOR_BOUTS * by_stage)
+    by_part = _normalised(following.sum(axis=1) + prior_bouts * by_stage)
     by_length = _normalised(lengths.sum(axis=0))
     return {
         "first": np.round(_normalised(first), 3).tolist(),
-        "next": np.round(_normalised(following + PRIOR_BOUTS * by_part[:, None]), 3).tolist(),
-        "lengths": np.round(_normalised(lengths + PRIOR_BOUTS * by_length), 3).tolist(),
+        "next": np.round(_normalised(following + prior_bouts * by_part[:, None]), 3).tolist(),
+        "lengths": np.round(_normalised(lengths + prior_bouts * by_length), 3).tolist(),
     }
 
 
@@ -227,7 +233,10 @@ class CorpusStatistics:
     """Probability that an epoch of stage 3 is followed by stage 4, where N3 goes on."""
     shallow_from_4: float
     quantiles: dict[str, Floats]
-    """Age (years), main sleep, nap, wake between them, wake before, wake after and recording (epochs)."""
+    """Age (years), main sleep, nap, wake between them, wake before, wake after, recording, and what is unscored
+    before the first stage (epochs)."""
+    variability: float = 1.0
+    """How much people and nights depart from the tables, as a multiple of what Sleep-EDF's do."""
 
     def chain(self, age: float) -> Chain:
         """The tables for a person of this age (the nearest group)."""
@@ -241,22 +250,78 @@ class CorpusStatistics:
         return float(np.interp(random.random(), QUANTILES, self.quantiles[what]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loan:
+    """Numbers of a corpus whose own labels are not at hand: another's, and ages and sexes that are assumed."""
+
+    ages: tuple[float, float, float, float]
+    """Lowest, mean, highest, and standard deviation (years)."""
+    female_share: float
+    chain_of: str = ""
+    """Whose transitions and bouts (empty: its own)."""
+    times_of: str = ""
+    """Whose times around and of the sleep period (empty: its own)."""
+    variability: float = 1.0
+
+    def ages_at(self) -> Floats:
+        """The assumed ages at :data:`QUANTILES`: normal, cut at the ends."""
+        youngest, mean, oldest, deviation = self.ages
+        points = ndtri(np.clip(QUANTILES, 0.01, 0.99)) * deviation + mean
+        ages: Floats = np.clip(points, youngest, oldest)
+        ages[[0, -1]] = youngest, oldest
+        return ages
+
+
+LOANS: Final[Mapping[str, Loan]] = {
+    # hypnograms at hand, ages not
+    "cinc2018": Loan(ages=(18, 55, 90, 14), female_share=0.35, variability=1.5),
+    "dod-h": Loan(ages=(18, 35, 65, 8), female_share=0.25, variability=0.8),
+    # patients of a sleep clinic
+    "dcsm": Loan(ages=(18, 50, 85, 15), female_share=0.45, chain_of="cinc2018", times_of="cinc2018", variability=1.5),
+    # people with sleep apnoea
+    "dod-o": Loan(ages=(20, 46, 80, 14), female_share=0.36, chain_of="cinc2018", times_of="cinc2018", variability=1.5),
+    # recorded at home and scored by the same rules as the cassette nights; everybody is over 40
+    "shhs": Loan(ages=(40, 63, 89, 11), female_share=0.52, chain_of="sedf-sc", times_of="cinc2018"),
+}
+"""Corpora besides the two of Sleep-EDF. Ages and sexes are assumptions about such people, not measurements."""
+
+
+@lru_cache
+def _entries() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("statistics.json").read_text(encoding="utf-8")
+    entries: dict[str, Any] = json.loads(text)["corpora"]
+    return entries
+
+
 def load_spread(corpus: str) -> dict[str, tuple[Floats, Floats]]:
     """Lowest and highest value of every :func:`summary` figure over groups of 20 real nights drawn by person."""
-    text = resources.files(__package__).joinpath("statistics.json").read_text(encoding="utf-8")
-    spread = json.loads(text)["corpora"][corpus]["spread"]
-    return {name: (np.array(low), np.array(high)) for name, (low, high) in spread.items()}
+    return {name: (np.array(low), np.array(high)) for name, (low, high) in _entries()[corpus]["spread"].items()}
 
 
 @lru_cache
 def load_statistics(corpus: str) -> CorpusStatistics:
-    """The committed numbers of one corpus (``sedf-sc`` or ``sedf-st``).
+    """The committed numbers of one corpus, or those it borrows (:data:`LOANS`).
 
     Raises:
         KeyError: no numbers for this corpus.
     """
-    text = resources.files(__package__).joinpath("statistics.json").read_text(encoding="utf-8")
-    entry = json.loads(text)["corpora"][corpus]
+    loan = LOANS.get(corpus)
+    if loan is None:
+        return _measured(corpus, corpus)
+    own = _measured(loan.chain_of or corpus, corpus)
+    times = _measured(loan.times_of or corpus, corpus)
+    return replace(
+        own,
+        quantiles={**times.quantiles, "age": loan.ages_at()},
+        female_share=loan.female_share,
+        nap_before=times.nap_before,
+        nap_after=times.nap_after,
+        variability=loan.variability,
+    )
+
+
+def _measured(source: str, corpus: str) -> CorpusStatistics:
+    entry = _entries()[source]
     chains = [
         Chain(
             youngest=group["ages"][0],
@@ -272,7 +337,7 @@ def load_statistics(corpus: str) -> CorpusStatistics:
         nights=entry["nights"],
         persons=entry["persons"],
         chains=chains,
-        female_share=entry["female_share"],
+        female_share=entry.get("female_share", 0.5),
         rem_share=entry["rem_share"],
         nap_before=entry["nap_before"],
         nap_after=entry["nap_after"],
