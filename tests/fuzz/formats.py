@@ -12,6 +12,9 @@ FORMATS = {
     "edf-hypnogram": "edf:EdfLabelsTarget",
     "csv": "edf:CsvTarget",
     "description": "documents:DescriptionTarget",
+    "wfdb": "wfdb_nights:WfdbTarget",
+    "wfdb-annotations": "wfdb_nights:AnnotationTarget",
+    "cinc2018-hdf5": "wfdb_nights:OneHotTarget",
     "split": "documents:ManifestTarget",
 }
 DEFECTIVE = "defective:DefectiveTarget"

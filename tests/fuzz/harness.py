@@ -143,6 +143,9 @@ class Harness:
         if not line:
             return self._ended("")
         answer: dict[str, Any] = json.loads(line)
+        if "broken" in answer:
+            self._stop()
+            raise RuntimeError(f"{request['format']}: the sound files are not read\n{answer['broken']}")
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:

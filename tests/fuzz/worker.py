@@ -89,7 +89,12 @@ def serve(workspace: Path, cpu_seconds: float, memory_bytes: int) -> None:
         name = request["format"]
         if name not in targets:
             (folder := Path(tempfile.mkdtemp(prefix=f"{name}-", dir=workspace))).mkdir(exist_ok=True)
-            targets[name] = make_target(name, folder)
+            try:
+                targets[name] = make_target(name, folder)
+            except BaseException:
+                answers.write(json.dumps({"broken": traceback.format_exc(limit=-8)}) + "\n")
+                answers.flush()
+                raise
             resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + memory_bytes, resource.RLIM_INFINITY))
         target = targets[name]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
