@@ -159,6 +159,17 @@ def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.M
     assert known["mine"]().card.name == "sedf-st"
 
 
+def test_a_plug_in_that_fails_when_it_is_used_is_one_line(
+    store: Store, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("mine", "os:fspath", adapters.ENTRY_POINTS)  # loads, and wants an argument
+    monkeypatch.setattr(adapters, "entry_points", lambda group: [point])
+    with pytest.raises(UserError, match="plug-in corpus 'mine' cannot be used"):
+        catalog.add_corpus(store, name="mine", root=raw)
+    with pytest.warns(UserWarning, match="plug-in corpus 'mine' cannot be used"):
+        assert adapters.cards().keys() == catalog.BUILT_IN.keys()
+
+
 @pytest.mark.parametrize("name", ["sedf-sc", "described"])
 def test_a_plug_in_with_a_taken_name_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     point = EntryPoint(name, "tusp.datasets.corpora.sedf_st:SedfSt", adapters.ENTRY_POINTS)

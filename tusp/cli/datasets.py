@@ -185,9 +185,9 @@ def list_(
 
 def _list_known(as_json: bool) -> None:
     """What is known of every corpus that tusp has an adapter for."""
-    from tusp.datasets import catalog
+    from tusp.datasets.adapters import cards as adapter_cards
 
-    cards = {name: make().card for name, make in catalog.adapters().items()}
+    cards = adapter_cards()
     if as_json:
         fields = ("title", "version", "access", "licence", "nights", "people", "url", "hold_out")
         print_json([{"name": name, **{key: getattr(card, key) for key in fields}} for name, card in cards.items()])

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import Final
 
 from tusp.datasets.corpora.described import Described, parse_description
-from tusp.datasets.recording import Adapter
+from tusp.datasets.recording import Adapter, CorpusCard
 from tusp.platform.errors import UserError
 
 ENTRY_POINTS: Final = "tusp.datasets"
@@ -70,8 +70,30 @@ def make_adapter(adapter: str, name: str, description: str | None) -> Adapter:
     if description is not None:
         return Described(name=name, description=parse_description(description, f"description of {name}"))
     known = adapters()
-    if adapter not in known:
-        raise UserError(
-            f"no corpus {adapter!r}; known are {', '.join(sorted(known))}, and any other with --describe FILE.toml"
-        )
-    return known[adapter]()
+    if adapter in known:
+        try:
+            made = known[adapter]()
+            _ = made.card  # a plug-in that cannot say what it is fails here and by name
+            return made
+        except Exception as error:
+            if adapter in BUILT_IN:
+                raise
+            raise UserError(f"plug-in corpus {adapter!r} cannot be used: {error}") from error
+    raise UserError(
+        f"no corpus {adapter!r}; known are {', '.join(sorted(known))}, and any other with --describe FILE.toml"
+    )
+
+
+def cards() -> dict[str, CorpusCard]:
+    """What every adapter says of its corpus, by adapter; a plug-in that fails is left out with a warning.
+
+    Raises:
+        UserError: two adapters have one name.
+    """
+    found: dict[str, CorpusCard] = {}
+    for name in adapters():
+        try:
+            found[name] = make_adapter(name, name, None).card
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
