@@ -1,0 +1,231 @@
+"""What else there is to say about a difference: sensitivity to folds, seeds, ranks, and corpora taken together.
+
+Everything here stands beside the paired test over people (:mod:`tusp.platform.scoring.statistics`), never in its place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from tusp.platform.scoring.metrics import Floats
+from tusp.platform.scoring.statistics import CONFIDENCE, Estimate, holm, percentile_interval, sign_flip_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTest:
+    """The corrected resampled t-test over folds: a sensitivity line."""
+
+    mean: float
+    t: float
+    p: float
+    folds: int
+
+
+def nadeau_bengio(differences: npt.ArrayLike, *, test_share: float) -> FoldTest:
+    """Corrected resampled t-test of one difference per fold.
+
+    ``t = mean / sqrt((1 / k + n_test / n_train) * variance)`` with k - 1 degrees of freedom (C. Nadeau and Y. Bengio,
+    Machine Learning 52, 239-281, 2003): the folds share training data, so a plain t-test finds too much.
+
+    Args:
+        differences: one a fold; NaN ones are left out.
+        test_share: tested over trained people, ``n_test / n_train``.
+
+    Returns:
+        NaN with fewer than two folds, or where the differences do not vary.
+    """
+    from scipy import stats
+
+    values = np.asarray(differences, np.float64)
+    values = values[~np.isnan(values)]
+    mean = float(values.mean()) if values.size else float("nan")
+    variance = float(values.var(ddof=1)) if values.size > 1 else float("nan")
+    if not variance > 0:
+        return FoldTest(mean=mean, t=float("nan"), p=float("nan"), folds=values.size)
+    t = mean / math.sqrt((1 / values.size + test_share) * variance)
+    return FoldTest(mean=mean, t=t, p=float(2 * stats.t.sf(abs(t), values.size - 1)), folds=values.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceComponents:
+    """Standard deviations of a score between people, between seeds, and of the rest."""
+
+    people: float
+    seeds: float
+    rest: float
+    n_people: int
+    n_seeds: int
+
+
+def variance_components(scores: npt.ArrayLike) -> VarianceComponents:
+    """Two-way random effects without replication: ``score = mean + person + seed + rest``.
+
+    Method of moments (S. R. Searle, G. Casella and C. E. McCulloch, Variance Components, 1992, section 4.3):
+    mean squares of rows, columns and rest give the components; a negative estimate is 0.
+
+    Args:
+        scores: [people, seeds] one score a person and seed; people with a NaN are left out.
+
+    Returns:
+        NaN with fewer than two people or seeds.
+    """
+    values = np.asarray(scores, np.float64)
+    values = values[~np.isnan(values).any(axis=1)]
+    people, seeds = values.shape
+    if people < 2 or seeds < 2:
+        nan = float("nan")
+        return VarianceComponents(people=nan, seeds=nan, rest=nan, n_people=people, n_seeds=seeds)
+    by_person, by_seed, mean = values.mean(1), values.mean(0), values.mean()
+    rest = values - by_person[:, None] - by_seed + mean
+    ms_people = seeds * float(((by_person - mean) ** 2).sum()) / (people - 1)
+    ms_seeds = people * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    ms_rest = float((rest**2).sum()) / ((people - 1) * (seeds - 1))
+    return VarianceComponents(
+        people=math.sqrt(max(0.0, (ms_people - ms_rest) / seeds)),
+        seeds=math.sqrt(max(0.0, (ms_seeds - ms_rest) / people)),
+        rest=math.sqrt(ms_rest),
+        n_people=people,
+        n_seeds=seeds,
+    )
+
+
+def rank_intervals(scores: Mapping[str, Floats]) -> dict[str, Estimate]:
+    """Rank of each arm (1 is best; ties share their mean) with a percentile interval over resamples.
+
+    Args:
+        scores: arm to [1 + resamples] scores, the observed one first; all arms over the same people and resamples.
+    """
+    from scipy import stats
+
+    names = list(scores)
+    table = np.stack([scores[name] for name in names])
+    ranks = stats.rankdata(-table, axis=0, nan_policy="omit")
+    found = {}
+    for name, row in zip(names, np.asarray(ranks, np.float64), strict=True):
+        low, high = percentile_interval(row[1:]) if row.size > 1 else (float("nan"), float("nan"))
+        found[name] = Estimate(value=float(row[0]), low=float(low), high=float(high))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTest:
+    """One pair of a family of paired tests."""
+
+    first: str
+    second: str
+    effect: float
+    p: float
+    p_holm: float
+    people: int
+
+
+def all_pairs(scores: Mapping[str, Floats], *, seed: int = 0) -> list[PairTest]:
+    """Every pair of arms by the paired sign-flip test over people, adjusted by Holm over all pairs.
+
+    Args:
+        scores: arm to [people] scores, the same people in the same order; people with a NaN in either are left out.
+    """
+    tests = []
+    for first, second in combinations(scores, 2):
+        differences = scores[first] - scores[second]
+        differences = differences[~np.isnan(differences)]
+        test = sign_flip_test(differences, seed=seed)
+        effect = float(differences.mean()) if differences.size else float("nan")
+        tests.append((first, second, effect, test.p, differences.size))
+    adjusted = holm([p for *_, p, _ in tests])
+    return [
+        PairTest(first=first, second=second, effect=effect, p=p, p_holm=p_holm, people=people)
+        for (first, second, effect, p, people), p_holm in zip(tests, adjusted, strict=True)
+    ]
+
+
+def groups_not_distinguished(order: Sequence[str], pairs: Sequence[PairTest], *, alpha: float) -> list[tuple[str, ...]]:
+    """Maximal runs of arms, best first, in which no pair is told apart at ``alpha`` after Holm.
+
+    As in a critical-difference diagram; a run of one arm that no other run holds stands alone.
+
+    Args:
+        order: arms from best to worst.
+        pairs: tests of all pairs.
+    """
+    apart = {frozenset((pair.first, pair.second)) for pair in pairs if pair.p_holm <= alpha}
+    runs: list[tuple[int, int]] = []
+    for start in range(len(order)):
+        stop = start + 1
+        while stop < len(order) and all(frozenset((order[stop], other)) not in apart for other in order[start:stop]):
+            stop += 1
+        if not runs or stop > runs[-1][1]:
+            runs.append((start, stop))
+    return [tuple(order[start:stop]) for start, stop in runs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combined:
+    """Effects of several corpora taken together by a random-effects model."""
+
+    effect: Estimate
+    """Mean effect over corpora like these, with a Hartung-Knapp interval."""
+    prediction: Estimate
+    """Where the effect of one more corpus would be expected to lie."""
+    tau: float
+    """Standard deviation of the effect between corpora."""
+    i_squared: float
+    """Share of the variation that is not due to sampling people, 0 to 1."""
+    corpora: int
+
+
+def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Combined:
+    """Random-effects summary of one effect a corpus.
+
+    Between-corpora variance by Paule and Mandel (J. Res. Natl. Bur. Stand. 87, 377-385, 1982), interval by Hartung and
+    Knapp (Statistics in Medicine 20, 3875-3889, 2001), as in statsmodels' ``combine_effects``; prediction interval with
+    k - 2 degrees of freedom (J. P. T. Higgins et al., J. R. Statist. Soc. A 172, 137-159, 2009).
+
+    Args:
+        effects: one a corpus; variances: of each, from people.
+
+    Returns:
+        NaN with fewer than two corpora; no prediction interval with fewer than three.
+    """
+    from scipy import stats
+
+    nan = float("nan")
+    nothing = Estimate(value=nan)
+    pairs = [(e, v) for e, v in zip(effects, variances, strict=True) if not math.isnan(e) and v > 0]
+    if len(pairs) < 2:
+        return Combined(effect=nothing, prediction=nothing, tau=nan, i_squared=nan, corpora=len(pairs))
+    from statsmodels.stats.meta_analysis import combine_effects
+
+    effect, variance = (np.array(column) for column in zip(*pairs, strict=True))
+    with np.errstate(divide="ignore"):  # effects that are all equal: I squared is then minus infinity, which means 0
+        found = combine_effects(effect, variance, method_re="iterated", use_t=True)
+    mean = float(found.mean_effect_re)
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 1)) * float(found.sd_eff_w_re_hksj)
+    low, high = mean - half, mean + half
+    tau2 = max(0.0, float(found.tau2))
+    prediction = Estimate(value=mean)
+    if len(pairs) >= 3:
+        reach = stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 2) * math.sqrt(tau2 + float(found.var_eff_w_re))
+        prediction = Estimate(value=mean, low=mean - float(reach), high=mean + float(reach))
+    return Combined(
+        effect=Estimate(value=mean, low=float(low), high=float(high)),
+        prediction=prediction,
+        tau=math.sqrt(tau2),
+        i_squared=max(0.0, float(found.i2)),
+        corpora=len(pairs),
+    )
+
+
+def critical_difference(arms: int, corpora: int, *, alpha: float = 0.05) -> float:
+    """Nemenyi's critical difference of mean ranks, ``q * sqrt(k (k + 1) / (6 n))`` with q the studentized range over
+    sqrt 2 (J. Demsar, JMLR 7, 1-30, 2006). Descriptive here: a handful of corpora cannot carry this test."""
+    from scipy import stats
+
+    q = float(stats.studentized_range.ppf(1 - alpha, arms, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(arms * (arms + 1) / (6 * corpora))
