@@ -30,6 +30,7 @@ MOST_LISTING_BYTES: Final = 2**24
 MOST_RATIO: Final = 100
 """Highest compression that is believed: deflate packs zeros 1,000 to 1, recordings at most 10 to 1."""
 _CHUNK: Final = 2**18
+_NETWORK_CHUNK: Final = 2**14
 _DAMAGED: Final = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -151,7 +152,7 @@ class _Ranges(io.RawIOBase):
             answer = self._client.answer("GET", self._url, {"Range": f"bytes={self._position}-"})
             response = self._answer.enter_context(answer)
             self._checked(response, self._position)
-            self._stream = response.iter_content(_CHUNK)
+            self._stream = response.iter_content(_NETWORK_CHUNK)
         try:
             chunk = next(self._stream, b"")
         except requests.RequestException as error:

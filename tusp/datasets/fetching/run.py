@@ -349,6 +349,8 @@ def fetch(
         raise UserError(f"{archive}: no such file; give a downloaded archive of {corpus}")
     if archive is not None and corpus == "shhs":
         raise UserError("shhs is not given out as an archive; leave --archive out")
+    if dest.exists() and not dest.is_dir():
+        raise UserError(f"{dest}: not a folder; choose a folder for the files")
     control = dest / CONTROL_FOLDER
     client = Client(patience=patience or Patience(), secrets=(token,) if token else ())
     request = Request(

@@ -64,9 +64,17 @@ def chosen(source: Source, request: Request, items: Iterable[Item]) -> list[Item
 
     Raises:
         UserError: no night is left.
+        DataError: two different files have one path.
     """
     nights: dict[str, list[Item]] = {}
+    seen: dict[str, Item] = {}
     for item in items:
+        # Two files on one path, to the eyes of any file system, would be written by two threads at once.
+        before = seen.setdefault(item.path.casefold(), item)
+        if before is not item:
+            if before == item:
+                continue
+            raise DataError(f"{request.client.shown(item.url)}: listed twice, with different facts")
         nights.setdefault(item.recording, []).append(item)
     names = sorted(nights)
     if request.subjects is not None:

@@ -19,7 +19,7 @@ class Stamps:
         self._known: dict[str, dict[str, Any]] = {}
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for line in text.splitlines():
             try:

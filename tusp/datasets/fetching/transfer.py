@@ -20,7 +20,7 @@ from tusp.platform.files import write_json_atomic
 Advance = Callable[[int], None]
 """Told how many bytes more (or, when thrown away, fewer) are on the disk."""
 
-_CHUNK: Final = 2**15
+_CHUNK: Final = 2**14  # what a broken connection can lose
 _RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
