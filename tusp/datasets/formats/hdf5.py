@@ -349,21 +349,38 @@ def numbers(dataset: h5py.Dataset, *, path: Path, largest: int = MOST_VALUES) ->
     """All values of a one-dimensional numeric dataset, converted while they are read.
 
     Returns:
-        float32 [n], all finite.
+        float32 [n]; NaN and infinite where the file has them, infinite where a value is beyond float32.
 
     Raises:
-        DataError: see :func:`length`; or a value is NaN, infinite or beyond float32, or cannot be decoded.
+        DataError: see :func:`length`; or the values cannot be decoded.
     """
-    count = length(dataset, path=path, largest=largest)
+    length(dataset, path=path, largest=largest)
     values = np.empty(dataset.shape, np.float32)
+    _read(dataset, path, values, None)
+    return values.reshape(-1)
+
+
+def excerpt(dataset: h5py.Dataset, *, path: Path, blocks: int = 16, width: int = 4096) -> npt.NDArray[np.float32]:
+    """Values from all over a dataset: ``blocks`` runs of ``width`` values, evenly spaced; all where there are few.
+
+    Raises:
+        DataError: see :func:`numbers`.
+    """
+    count = length(dataset, path=path)
+    chunk = math.prod(dataset.chunks) if dataset.chunks else 1
+    if len(dataset.shape) != 1 or count <= blocks * width or chunk > count // blocks:
+        return numbers(dataset, path=path)[:: max(1, count // (blocks * width))]
+    values = np.empty((blocks, width), np.float32)
+    for row, first in zip(values, np.linspace(0, count - width, blocks).astype(int), strict=True):
+        _read(dataset, path, row, np.s_[first : first + width])
+    return values.reshape(-1)
+
+
+def _read(dataset: h5py.Dataset, path: Path, values: npt.NDArray[np.float32], part: slice | None) -> None:
     with _failures(path, f"HDF5 dataset {dataset.name!r} cannot be read"):
         _READING.samples = True
         try:
-            if count:
-                dataset.read_direct(values)
+            if values.size:
+                dataset.read_direct(values, part)
         finally:
             _READING.samples = False
-    wrong = count - int(np.isfinite(values).sum())
-    if wrong:
-        raise DataError(f"{path}: dataset {dataset.name!r}: {wrong} of {count} values are not finite numbers")
-    return values.reshape(-1)
