@@ -39,7 +39,7 @@ def add_artefacts(
     channels = (frontal, posterior, eyes)
     wake, n1, n2, n3, rem = activity
     seconds = activity.shape[1]
-    moving = _movements(night, wake, random)
+    moving = body_movements(night, wake, random)
 
     # muscle: in wake, at movements, hardly in REM
     muscle = BandNoise(random, len(frontal), power_law(-0.3), 18, 49.5)
@@ -55,7 +55,7 @@ def add_artefacts(
         channel += np.float32(gain) * envelope * sway.another()
 
     for channel in channels:
-        _pops(channel, seconds, random)
+        add_pops(channel, seconds, random)
     if person.sweats:
         drift = BandNoise(random, len(frontal), bump(0.25, 0.12), 0.1, 0.6)
         spells = smooth(alternating(random, seconds, mean_on_s=1500, mean_off_s=9000).astype(np.float64), 60.0)
@@ -72,7 +72,7 @@ def add_artefacts(
     return moving
 
 
-def _movements(night: Night, wake: Curve, random: np.random.Generator) -> Curve:
+def body_movements(night: Night, wake: Curve, random: np.random.Generator) -> Curve:
     """Body movement, 0 to 1 a second: where wake begins, at movement time, in long wake, rarely elsewhere."""
     seconds = len(wake)
     moving = np.zeros(seconds)
@@ -94,7 +94,7 @@ def _movements(night: Night, wake: Curve, random: np.random.Generator) -> Curve:
     return ndimage.gaussian_filter1d(moving, 0.8)
 
 
-def _pops(channel: Samples, seconds: int, random: np.random.Generator) -> None:
+def add_pops(channel: Samples, seconds: int, random: np.random.Generator) -> None:
     """Electrode pops, and rarely a loose electrode: minutes of drift into saturation."""
     for onset in event_times(random, np.full(seconds, 1.2 / 3600)).tolist():
         t = times(2.5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tusp.datasets.simulation import sleep_edf
+from tusp.datasets.simulation import dcsm, sleep_edf
 from tusp.datasets.simulation.plan import NightPlan
 
 
@@ -41,5 +41,6 @@ SIMULATED: Final[Mapping[str, SimulatedCorpus]] = {
             nights_of=_two,
         ),
     ),
+    "dcsm": SimulatedCorpus(write=dcsm.write_night, prefixes=dcsm.prefixes),
 }
 """By name."""

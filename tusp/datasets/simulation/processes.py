@@ -37,19 +37,21 @@ class BandNoise:
         amplitude: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
         low_hz: float,
         high_hz: float,
+        rate_hz: int = EEG_HZ,
     ) -> None:
         """Make the noise.
 
         Args:
             random: source of chance.
-            n_samples: length at 100 Hz.
+            n_samples: length.
             amplitude: spectral amplitude (any scale) at given frequencies in Hz.
             low_hz, high_hz: nothing outside this band.
+            rate_hz: sampling rate.
         """
         blocks = -(-n_samples // BLOCK) + 1
-        first = max(1, int(np.ceil(low_hz * BLOCK / EEG_HZ)))
-        last = min(BLOCK // 2, int(high_hz * BLOCK / EEG_HZ)) + 1
-        shape = amplitude(np.arange(first, last, dtype=np.float32) * np.float32(EEG_HZ / BLOCK))
+        first = max(1, int(np.ceil(low_hz * BLOCK / rate_hz)))
+        last = min(BLOCK // 2, int(high_hz * BLOCK / rate_hz)) + 1
+        shape = amplitude(np.arange(first, last, dtype=np.float32) * np.float32(rate_hz / BLOCK))
         shape = shape * np.float32(BLOCK / 2 / np.sqrt(np.sum(shape.astype(np.float64) ** 2)))
         spectrum = np.zeros((blocks, BLOCK // 2 + 1), dtype=np.complex64)
         parts = random.standard_normal((blocks, last - first, 2), dtype=np.float32)

@@ -10,7 +10,7 @@ where two scorers agree on about four epochs of five.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,18 @@ Activity = npt.NDArray[np.float64]
 """[stage, second]"""
 
 
+class Shown(Protocol):
+    """What slow channels follow."""
+
+    @property
+    def activity(self) -> Activity:
+        """[stage, second]"""
+
+    @property
+    def movement(self) -> Curve:
+        """Body movement, 0 to 1 a second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Signals:
     """One night's channels in their physical units."""
@@ -67,8 +79,24 @@ class Signals:
     """Body movement, 0 to 1 a second."""
 
 
-def synthesise(night: Night, person: Person, seeds: np.random.SeedSequence) -> Signals:
-    """Draw the signals of a night.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the head gives off in one night, before any artefact: microvolts at 100 Hz as Fpz-Cz and Pz-Oz see it."""
+
+    frontal: Samples
+    posterior: Samples
+    eye_background: Samples
+    """What an eye electrode shows without any movement."""
+    gaze: Samples
+    """Saccades, rapid eye movements and rolling eyes, as the horizontal EOG sees them."""
+    blinks: Samples
+    activity: Activity
+    chance: np.random.Generator
+    """For the artefacts, which come last."""
+
+
+def draw_sources(night: Night, person: Person, seeds: np.random.SeedSequence) -> Sources:
+    """Draw what the sleeper's head gives off.
 
     Args:
         night: what the sleeper does.
@@ -76,23 +104,44 @@ def synthesise(night: Night, person: Person, seeds: np.random.SeedSequence) -> S
         seeds: parts of the signal get streams of their own, so a change in one leaves the others alone.
     """
     states, rhythms, eyes_stream, events, artefacts = (np.random.default_rng(s) for s in seeds.spawn(5))
-    seconds = len(night.brain) * EPOCH_SECONDS
-    n_samples = seconds * EEG_HZ
+    n_samples = len(night.brain) * EPOCH_SECONDS * EEG_HZ
     activity = stage_activity(night.brain, person, states)
     wake = activity[0]
     closed = _eyes_closed(night.brain, states)
 
     frontal, posterior = _rhythms(activity, closed, person, rhythms)
-    eyes = _eye_background(n_samples, wake, rhythms, person)
+    background = _eye_background(n_samples, wake, rhythms, person)
     _sleep_events(frontal, posterior, activity, person, events)
-    movements = _eye_movements(activity, closed, person, eyes_stream)
+    gaze = _eye_movements(activity, closed, person, eyes_stream)
     blinks = _blinks(n_samples, wake * ~closed, person, eyes_stream)
+    return Sources(
+        frontal=frontal,
+        posterior=posterior,
+        eye_background=background,
+        gaze=gaze,
+        blinks=blinks,
+        activity=activity,
+        chance=artefacts,
+    )
 
+
+def synthesise(night: Night, person: Person, seeds: np.random.SeedSequence) -> Signals:
+    """Draw the signals of a night as Sleep-EDF records them (arguments as in :func:`draw_sources`)."""
+    sources = draw_sources(night, person, seeds)
+    frontal, posterior, eyes = sources.frontal, sources.posterior, sources.eye_background
     eyes += 0.38 * frontal + 0.10 * posterior  # the eyes' electrodes see the front of the head
-    frontal += 0.16 * movements + blinks
-    eyes += np.float32(person.eog_gain) * movements + 0.25 * blinks
-    moving = add_artefacts(frontal, posterior, eyes, night=night, activity=activity, person=person, random=artefacts)
-    return Signals(frontal=frontal, posterior=posterior, eyes=eyes, activity=activity, movement=moving)
+    frontal += 0.16 * sources.gaze + sources.blinks
+    eyes += np.float32(person.eog_gain) * sources.gaze + 0.25 * sources.blinks
+    moving = add_artefacts(
+        frontal,
+        posterior,
+        eyes,
+        night=night,
+        activity=sources.activity,
+        person=person,
+        random=sources.chance,
+    )
+    return Signals(frontal=frontal, posterior=posterior, eyes=eyes, activity=sources.activity, movement=moving)
 
 
 def stage_activity(brain: npt.NDArray[np.int8], person: Person, random: np.random.Generator) -> Activity:
@@ -289,7 +338,7 @@ def _blinks(n_samples: int, open_eyes: Curve, person: Person, random: np.random.
     return blinks
 
 
-def chin_muscle(signals: Signals, person: Person, random: np.random.Generator) -> Curve:
+def chin_muscle(signals: Shown, person: Person, random: np.random.Generator) -> Curve:
     """Submental muscle tone in microvolts at one value a second."""
     wake, n1, n2, n3, rem = signals.activity
     tone = person.emg_uv * (1.0 * wake + 0.55 * n1 + 0.45 * n2 + 0.38 * n3 + 0.2 * rem)
