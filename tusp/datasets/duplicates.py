@@ -12,7 +12,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import numpy as np
@@ -73,8 +72,13 @@ class Night:
         return self.corpus, self.name
 
 
-def _keys(night: Night, common_stems: set[tuple[str, str]]) -> Iterable[tuple[str, str, str]]:
-    """What another night must not have too: (how they would be the same, value, channel or path)."""
+def _keys(night: Night, common_stems: set[tuple[str, str]], *, several: bool) -> Iterable[tuple[str, str, str]]:
+    """What another night must not have too: (how they would be the same, value, channel or path).
+
+    Args:
+        common_stems: file names that a corpus has more than once (``psg.h5``); they say nothing.
+        several: there is more than one corpus, so names and people are worth comparing.
+    """
     for source in night.sources:
         if source["role"] in ("signals", "labels"):
             yield _SIGNALS if source["role"] == "signals" else _LABELS, source["sha256"], source["path"]
@@ -82,7 +86,7 @@ def _keys(night: Night, common_stems: set[tuple[str, str]]) -> Iterable[tuple[st
         yield _SAMPLES, digest[:-1], channel
     if night.stages:
         yield _STAGES, night.stages, ""
-    if night.real:
+    if night.real and several:
         if night.published:
             yield _PERSON, f"{night.adapter}/{night.subject}", ""
         names = {night.name.casefold()}
@@ -95,8 +99,11 @@ def _keys(night: Night, common_stems: set[tuple[str, str]]) -> Iterable[tuple[st
 
 def _stem(night: Night) -> str | None:
     """Name of the signal file without its ending."""
-    paths = [source["path"] for source in night.sources if source["role"] == "signals"]
-    return PurePosixPath(paths[0]).stem.casefold() if paths else None
+    for source in night.sources:
+        if source["role"] == "signals":
+            name: str = source["path"].rpartition("/")[2].casefold()
+            return name.rpartition(".")[0] or name
+    return None
 
 
 def _means_something(how: str, one: tuple[Night, str], other: tuple[Night, str]) -> bool:
@@ -128,9 +135,10 @@ def same_nights(nights: Sequence[Night]) -> dict[tuple[str, str], Others]:
     """
     stems = Counter((night.corpus, stem) for night in nights if (stem := _stem(night)) is not None)
     common = {key for key, count in stems.items() if count > 1}
+    several = len({night.corpus for night in nights}) > 1
     owners: dict[tuple[str, str], list[tuple[Night, str]]] = {}
     for night in nights:
-        for how, value, where in _keys(night, common):
+        for how, value, where in _keys(night, common, several=several):
             owners.setdefault((how, value), []).append((night, where))
     found: dict[tuple[str, str], Others] = {}
     for (how, _), group in owners.items():
@@ -185,7 +193,7 @@ def shared_lines(
         of: only pairs with this corpus.
     """
     subjects = {night.key: night.subject for night in nights}
-    shared: dict[tuple[str, str, str], list[str]] = {}
+    shared: dict[tuple[str, str, str], dict[str, None]] = {}
     for (corpus, name), others in sorted(found.items(), key=lambda item: (item[0][0] != of, item[0])):
         for (other_corpus, other), how in sorted(others.items()):
             if corpus == other_corpus or (of is not None and of not in (corpus, other_corpus)):
@@ -194,11 +202,9 @@ def shared_lines(
                 continue  # said from the other side
             kind = "night" if any(night in how for night in _SAME_NIGHT) else "person"
             what = subjects[corpus, name] if kind == "person" else name if name == other else f"{name} = {other}"
-            listed = shared.setdefault((corpus, other_corpus, kind), [])
-            if what not in listed:
-                listed.append(what)
+            shared.setdefault((corpus, other_corpus, kind), {})[what] = None
     plural = {"night": "nights", "person": "people"}
     return [
-        f"{one} and {other} share {len(what)} {kind if len(what) == 1 else plural[kind]}: {_listed(what)}"
+        f"{one} and {other} share {len(what)} {kind if len(what) == 1 else plural[kind]}: {_listed(list(what))}"
         for (one, other, kind), what in shared.items()
     ]
