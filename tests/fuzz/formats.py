@@ -15,6 +15,10 @@ FORMATS = {
     "wfdb": "wfdb_nights:WfdbTarget",
     "wfdb-annotations": "wfdb_nights:AnnotationTarget",
     "cinc2018-hdf5": "wfdb_nights:OneHotTarget",
+    "nsrr-xml": "xml_nights:NsrrTarget",
+    "profusion-xml": "xml_nights:ProfusionTarget",
+    "zip": "archives:ZipTarget",
+    "tar": "archives:TarTarget",
     "split": "documents:ManifestTarget",
 }
 DEFECTIVE = "defective:DefectiveTarget"

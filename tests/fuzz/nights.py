@@ -147,6 +147,9 @@ class NightTarget(Target):
             content, said, *refuse = mutators[pick(rng, mutators)](content, rng)
             what.append(f"{victim}: {said}")
             must = bool(refuse and refuse[0] and rounds == 1 and content != seed[victim])
+        second = [self.found[number].others.get(role) for role in ("profusion", "one_hot")]
+        if any(path is not None and path.name == Path(victim).name for path in second):
+            must = False  # a second label file that cannot be read is reported, and the first one used
         return Mutant(files={**seed, victim: content}, what=what, must_refuse=must, seed=number)
 
     def check(self, root: Path, mutant: Mutant) -> str:

@@ -97,7 +97,6 @@ def serve(workspace: Path, cpu_seconds: float, memory_bytes: int) -> None:
                 raise
             resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + memory_bytes, resource.RLIM_INFINITY))
         target = targets[name]
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         mutant = (
             kept(Path(request["folder"]))[1]
             if "folder" in request
@@ -109,6 +108,7 @@ def serve(workspace: Path, cpu_seconds: float, memory_bytes: int) -> None:
             answers.flush()
             continue
         root = Path(tempfile.mkdtemp(prefix="case-", dir=workspace))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         outcome, detail = _judge(target, root, mutant)
