@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import edf_files
 import edfio
 import mne
+import night_adapter
 import numpy as np
 import pytest
+from sqlalchemy import event
 
-from tusp.datasets import audit, catalog
+from tusp.datasets import adapters, audit, catalog
 from tusp.datasets.channel_audit import clipped_share, content_digest
 from tusp.datasets.duplicates import stages_digest
 from tusp.datasets.preparation import prepare_corpus
+from tusp.datasets.recording import Discovery, RecordingFiles, Stages
 from tusp.platform.identity import file_sha256
 from tusp.platform.settings import Settings
 from tusp.platform.store.session import Store, open_store
@@ -333,23 +338,104 @@ def test_simulated_people_are_nobody(store: Store, raw: Path, tmp_path: Path) ->
     assert not any("person" in line for line in shared)
 
 
-def test_every_file_of_a_night_is_watched(store: Store, tmp_path: Path) -> None:
-    from tusp.datasets.recording import RecordingFiles
-
-    for name in ("signals.edf", "header", "third"):
-        (tmp_path / name).write_text(name)
+def test_labels_inside_the_signal_file_are_one_file_with_two_roles(tmp_path: Path) -> None:
     night = RecordingFiles(
         name="n",
         subject="s",
-        signals=tmp_path / "signals.edf",
-        labels=tmp_path / "signals.edf",
+        signals=tmp_path / "signals",
+        labels=tmp_path / "signals",
         others={"header": tmp_path / "header", "scorer_3": tmp_path / "third"},
     )
     assert audit.file_roles(night) == [
-        (tmp_path / "signals.edf", ("signals", "labels")),
+        (tmp_path / "signals", ("signals", "labels")),
         (tmp_path / "header", ("header",)),
         (tmp_path / "third", ("scorer_3",)),
     ]
+
+
+class Scored(night_adapter.NightAdapter):
+    """Nights of three scorers, the second and third in files of their own."""
+
+    def discover(self, root: Path) -> Discovery:
+        return Discovery(
+            recordings=[
+                RecordingFiles(
+                    name=path.stem,
+                    subject=path.stem,
+                    signals=path,
+                    labels=path.with_suffix(".json"),
+                    others={f"scorer_{n}": path.with_suffix(f".scorer_{n}") for n in (2, 3)},
+                    simulated=True,
+                )
+                for path in sorted(root.glob("*.edf"))
+            ]
+        )
+
+    def scorers(self, recording: RecordingFiles) -> dict[str, Stages]:
+        assert recording.labels is not None
+        files = {"scorer_1": recording.labels, **recording.others}
+        return {name: np.array(json.loads(path.read_text()), np.int8) for name, path in files.items()}
+
+
+@pytest.fixture
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one night of three scorers, whose adapter is a plug-in."""
+    point = EntryPoint("scored", f"{__name__}:Scored", adapters.ENTRY_POINTS)
+    monkeypatch.setattr(adapters, "entry_points", lambda group: [point])
+    signals = {name: (100.0, noise(seed, 120)) for seed, name in enumerate(("C3", "C4", "E1"))}
+    night_adapter.write_night(tmp_path / "scored", "n1", signals, [0, 1, 2, 3])
+    (tmp_path / "scored" / "n1.scorer_2").write_text("[0, 1, 2, 2]")
+    (tmp_path / "scored" / "n1.scorer_3").write_text("[0, 1, 1, 3]")
+    return tmp_path / "scored"
+
+
+def test_every_file_of_a_night_is_watched(store: Store, scored: Path) -> None:
+    (row,) = catalog.add_corpus(store, name="scored", root=scored).recordings
+    assert row.scorers == ("scorer_1", "scorer_2", "scorer_3")
+    assert [source["role"] for source in row.sources] == ["signals", "labels", "scorer_2", "scorer_3"]
+    corpus, (stored,) = catalog.get_corpus(store, "scored"), catalog.recordings(store, "scored")
+    files = catalog.recording_files(corpus, stored)
+    assert files == Scored().discover(scored).recordings[0]
+    assert catalog.refresh_corpus(store, "scored").changed == ()
+    third = scored / "n1.scorer_3"
+    before = third.stat()
+    third.write_text("[0, 1, 1, 4]")
+    os.utime(third, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert catalog.refresh_corpus(store, "scored").changed == ("n1",)
+    third.write_text("[0, 1, 2, 2]")
+    (row,) = catalog.refresh_corpus(store, "scored").audit.recordings
+    assert row.problems == ("its scorer_3 is the same bytes as its scorer_2",)
+    third.unlink()
+    assert catalog.refresh_corpus(store, "scored").audit.refused["n1"].startswith(f"{third}: No such file")
+
+
+def test_scorers_of_unequal_length_refuse_the_recording(store: Store, scored: Path) -> None:
+    (scored / "n1.scorer_2").write_text("[0, 1, 2]")
+    with pytest.raises(catalog.NothingUsable) as error:
+        catalog.add_corpus(store, name="scored", root=scored)
+    assert error.value.refused == {"n1": f"{scored}/n1.json: scorer_2 has 3 epochs, the hypnogram 4"}
+
+
+def test_a_hypnogram_that_ends_early_is_named(store: Store, scored: Path) -> None:
+    for name in ("n1.json", "n1.scorer_2", "n1.scorer_3"):
+        (scored / name).write_text("[0, 1, 2]" if name != "n1.scorer_3" else "[0, 1, 1]")
+    (row,) = catalog.add_corpus(store, name="scored", root=scored).recordings
+    assert row.problems[:2] == (
+        "the hypnogram ends 30 s before the signal",
+        "25.0% of the signal's epochs are unscored",
+    )
+
+
+def test_looking_at_an_unchanged_corpus_writes_nothing(store: Store, raw: Path) -> None:
+    catalog.add_corpus(store, name="sedf-sc", root=raw)
+    written: list[str] = []
+    listen = lambda *call: written.append(call[2]) if not call[2].startswith(("SELECT", "BEGIN", "PRAGMA")) else None  # noqa: E731
+    event.listen(store.engine, "before_cursor_execute", listen)
+    catalog.refresh_corpus(store, "sedf-sc")
+    assert written == []
+    (raw / "SC4011E0-PSG.edf").unlink()
+    catalog.refresh_corpus(store, "sedf-sc")
+    assert any("UPDATE" in statement for statement in written)
 
 
 def test_reports_get_counts_and_kinds_of_problems(store: Store, raw: Path) -> None:

@@ -298,7 +298,7 @@ def _with_labels(adapter: Adapter, files: RecordingFiles, row: RecordingAudit) -
     if not counts.any():
         return replace(row, reason=f"{files.labels}: no scored epoch inside the signal"), stages
     if len(stages) < n_epochs:
-        problems.append(f"the hypnogram ends {n_epochs - len(stages)} epochs before the signal")
+        problems.append(f"the hypnogram ends {(n_epochs - len(stages)) * EPOCH_SECONDS} s before the signal")
     if unscored > UNSCORED_PROBLEM_SHARE:
         problems.append(f"{unscored:.1%} of the signal's epochs are unscored")
     problems += _same_bytes(row.sources)
