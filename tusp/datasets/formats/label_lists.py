@@ -18,6 +18,7 @@ import numpy as np
 from tusp.datasets.formats.edf import unreadable
 from tusp.datasets.formats.hdf5 import dataset_at, numbers, opened_hdf5
 from tusp.datasets.formats.hypnograms import Run, plain_label
+from tusp.datasets.formats.signals import one_line
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS
 
@@ -116,8 +117,10 @@ def _from_npy(path: Path) -> list[str]:
     try:
         # A memory map compares the stated shape with the size of the file before anything is read.
         values = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, TypeError, OverflowError, SyntaxError, MemoryError) as error:
-        raise DataError(f"{path}: not a NumPy file of whole numbers ({str(error).splitlines()[0][:80]})") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not a NumPy file of whole numbers ({one_line(str(error))[:80]})") from error
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise DataError(f"{path}: holds {values.dtype} {list(values.shape)}; wanted whole numbers in one dimension")
     if len(values) > MOST_LABELS:

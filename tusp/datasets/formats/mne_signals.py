@@ -1,9 +1,10 @@
 """Signals in whatever MNE reads: BDF, BrainVision, EEGLAB, FIF, GDF, Neuroscan and others.
 
 MNE's readers believe what a header says, so counts are checked against the size of the file before MNE sees it, and
-whatever MNE raises becomes one line. MNE brings all channels of a BDF or GDF file to the highest rate among them and
-takes units that it does not know for volts; both are undone here: such a channel is read alone, at its own rate, in the
-unit that its header states. EDF has a reader of its own (:mod:`tusp.datasets.formats.edf`).
+whatever MNE raises becomes one line. MNE brings all channels of a BDF file to the highest rate among them and takes
+units that it does not know for volts; both are undone here: such a channel is read alone, at its own rate, in the unit
+that its header states. In a GDF file a channel cannot be read alone (MNE 1.13 then returns the samples of another one),
+so what MNE resamples is reported. EDF has a reader of its own (:mod:`tusp.datasets.formats.edf`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ _COMPANIONS: Final[dict[str, tuple[str, ...]]] = {
     ".data": (".head",),
 }
 """Files of the same name that belong to a format; of a format that is not listed, all files of the same name do."""
+_NAMING: Final = "naming conventions"
+"""MNE asks for file names such as ``_raw.fif``; the owner's are as good."""
 _CUTS: Final = ("boundary", "edge boundary", "bad boundary", "bad_acq_skip", "new segment")
 
 
@@ -74,6 +77,7 @@ def read_mne_header(path: Path) -> SignalHeader:
     raw, notes = _opened(path)
     try:
         signals = _signals(raw, path, start)
+        notes += _resampled(raw) if ending(path) == ".gdf" else []
         cut = [
             one_line(str(note["description"]))
             for note in raw.annotations
@@ -81,15 +85,24 @@ def read_mne_header(path: Path) -> SignalHeader:
         ]
         begun = raw.info["meas_date"]
         comments = f"{start.decode('latin-1')}\n{raw.info['description'] or ''}"
-        stored = [Path(str(name)).name for name in raw.filenames if name is not None]
+        stored = [Path(str(name)) for name in raw.filenames if name is not None]
     except DataError:
         raise
     except Exception as error:
         raise refused_by("MNE", path, error) from error
     if cut:
         notes.append(f"the signal was cut or paused {len(cut)} times (first: {cut[0]!r}); later labels may be early")
-    others = [beside(path, name) for name in dict.fromkeys([*stored, *named]) if name != path.name]
+    folder = path.parent.resolve()
+    for file in stored:
+        if file.parent.resolve() != folder:
+            raise DataError(f"{path}: refers to {str(file)[:80]!r}; its files must lie in its own folder")
+    names = dict.fromkeys([*(file.name for file in stored), *named])
+    others = [beside(path, name) for name in names if name != path.name]
     others += [file for file in _same_name(path) if file not in others]
+    needed = 4 * len(signals) * signals[0].n_samples
+    for file in others:
+        if file.suffix.casefold() == ".fdt" and file.stat().st_size < needed:
+            raise DataError(f"{file}: truncated: {needed} bytes are stated, the file has {file.stat().st_size}")
     return SignalHeader(
         path=path,
         signals=signals,
@@ -110,7 +123,7 @@ def read_mne_samples(header: SignalHeader, signal: StoredSignal, *, unit: str | 
         DataError: the file cannot be read.
     """
     path = header.path
-    alone = {"include": [signal.label]} if ending(path) in (".bdf", ".gdf") else {}
+    alone = {"include": [signal.label]} if ending(path) == ".bdf" else {}
     _checked(path, _start_of(path))
     raw, _ = _opened(path, **alone)
     try:
@@ -132,7 +145,8 @@ def _opened(path: Path, **options: Any) -> tuple[Any, list[str]]:
             raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
     except Exception as error:
         raise refused_by("MNE", path, error) from error
-    said = list(dict.fromkeys(one_line(str(warning.message)) for warning in caught))
+    told = (one_line(str(warning.message)) for warning in caught)
+    said = list(dict.fromkeys(line for line in told if _NAMING not in line))
     notes = [f"MNE: {line}" for line in said[:MOST_WARNINGS]]
     return raw, notes + ([f"MNE: {len(said) - MOST_WARNINGS} more warnings"] if len(said) > MOST_WARNINGS else [])
 
@@ -147,8 +161,11 @@ def _signals(raw: Any, path: Path, start: bytes) -> tuple[StoredSignal, ...]:
     for position, label in enumerate(raw.ch_names):
         rate, count = float(raw.info["sfreq"]), int(raw.n_times)
         stated, gain = units.get(label, ""), 1.0
-        if ending(path) in (".bdf", ".gdf"):
+        if ending(path) == ".bdf":
             rate, count, stated, gain = _own(raw, position, start)
+        elif ending(path) == ".gdf":  # MNE knows two units, and takes the values as they are where it does not know
+            gain = float(raw._raw_extras[0]["units"][position])
+            stated = {1e-6: "uV", 1e-3: "mV"}.get(gain, "")
         elif raw.info["chs"][position]["unit"] == FIFF.FIFF_UNIT_V:
             # MNE has made volts of it; the stated unit and the factor undo that exactly.
             known = "uV" if ending(path) == ".set" else stated
@@ -164,20 +181,25 @@ def _signals(raw: Any, path: Path, start: bytes) -> tuple[StoredSignal, ...]:
 
 
 def _own(raw: Any, position: int, start: bytes) -> tuple[float, int, str, float]:
-    """Rate, samples, unit and MNE's factor of one channel of a BDF or GDF file."""
+    """Rate, samples, unit and MNE's factor of one channel of a BDF file."""
     facts = raw._raw_extras[0]
     index = int(facts["sel"][position])
     per_record = int(np.asarray(facts["n_samps"]).reshape(-1)[index])
     seconds, part = (float(value) for value in facts["record_length"])
     gain = float(facts["units"][position])
-    if start[:1] == b"\xff":
-        offset = 256 + 96 * int(start[252:256]) + 8 * index
-        stated = start[offset : offset + 8].decode("latin-1").strip(" \0")
-    else:  # GDF: MNE knows two units, and takes the values as they are where it does not know
-        stated = {1e-6: "uV", 1e-3: "mV"}.get(gain, "")
-    if seconds <= 0:
-        raise DataError(f"{raw.filenames[0]}: header is damaged: data records of {seconds:g} s")
+    offset = 256 + 96 * int(start[252:256]) + 8 * index
+    stated = start[offset : offset + 8].decode("latin-1").strip(" \0")
     return per_record * part / seconds, int(facts["n_records"]) * per_record, stated, gain
+
+
+def _resampled(raw: Any) -> list[str]:
+    facts = raw._raw_extras[0]
+    seconds, part = (float(value) for value in facts["record_length"])
+    return [
+        f"{label}: {count * part / seconds:g} Hz in the file; MNE brings it to {raw.info['sfreq']:g} Hz"
+        for label, count in zip(raw.ch_names, facts["n_samps"], strict=False)
+        if count != facts["max_samp"]
+    ]
 
 
 def _same_name(path: Path) -> list[Path]:
@@ -237,10 +259,13 @@ def _check_bdf(path: Path, start: bytes) -> None:
     size = path.stat().st_size
     if start[:8] != b"\xffBIOSEMI":
         raise DataError(f"{path}: not a BDF file (begins with {start[:8]!r})")
-    numbers = [start[first:last].strip(b" \0") for first, last in ((252, 256), (184, 192), (236, 244), (244, 252))]
-    if not all(re.fullmatch(rb"-?\d+", number) for number in numbers[:3]):
+    numbers = [start[first:last].strip(b" \0") for first, last in ((252, 256), (184, 192), (236, 244))]
+    if not all(re.fullmatch(rb"-?\d+", number) for number in numbers):
         raise DataError(f"{path}: BDF header is damaged: its counts are no whole numbers")
-    count, stated, records = (int(number) for number in numbers[:3])
+    count, stated, records = (int(number) for number in numbers)
+    seconds = start[244:252].strip(b" \0")
+    if not re.fullmatch(rb"\d+(\.\d*)?", seconds) or float(seconds) <= 0:  # MNE would take it for 1 s
+        raise DataError(f"{path}: BDF header is damaged: data records of {seconds.decode('latin-1')!r} s")
     if not 0 < count <= MOST_CHANNELS or stated != 256 * (count + 1) or stated > size:
         raise DataError(f"{path}: BDF header is damaged: {count} channels, header of {stated} of {size} bytes")
     if start[192:197] == b"BDF+D":
@@ -263,6 +288,8 @@ def _check_gdf(path: Path, start: bytes) -> None:
     count = struct.unpack("<I", start[252:256])[0] if old else struct.unpack("<H", start[252:254])[0]
     if not 0 < count <= MOST_CHANNELS or 256 * (count + 1) > path.stat().st_size:
         raise DataError(f"{path}: GDF header is damaged: {count} channels do not fit into the file")
+    if 0 in struct.unpack("<II", start[244:252]):  # MNE would take it for 1 s
+        raise DataError(f"{path}: GDF header is damaged: data records of no length")
 
 
 def _check_set(path: Path, start: bytes) -> None:
