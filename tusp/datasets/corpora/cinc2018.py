@@ -115,7 +115,10 @@ def runs_from_one_hot(path: Path, *, sampling_rate_hz: float, n_samples: int) ->
             held = length(dataset, path=path)
             if held != n_samples:
                 raise DataError(f"{path}: {column!r} has {held} samples, the signal {n_samples}; not of one record")
-            marks[row] = numbers(dataset, path=path)[at] != 0
+            values = numbers(dataset, path=path)[at]
+            if not bool(np.isin(values, (0, 1)).all()):
+                raise DataError(f"{path}: {column!r} holds other values than 0 and 1")
+            marks[row] = values == 1
     names = list(ONE_HOT.values())
     labels = [
         names[int(column.argmax())] if column.sum() == 1 else f"{int(column.sum())} stages at once"
@@ -217,7 +220,7 @@ class Cinc2018(Adapter):
                 )
         if not nights and not refused:
             raise UserError(f"{root}: holds no night of {self.card.name} (files such as {_EXAMPLE})")
-        excluded = [name for name, files in nights.items() if _is_test(name, files)]
+        excluded = [name for name, files in nights.items() if _is_test(root, name, files)]
         if excluded and len(excluded) == len(nights) and not refused:
             raise UserError(
                 f"{root}: holds only test records ({len(excluded)}, such as {min(excluded)}), which have no published"
@@ -316,10 +319,11 @@ class Cinc2018(Adapter):
         return held_against(hypnogram, recording.labels, one_hot, of_one_hot)
 
 
-def _is_test(name: str, files: Mapping[str, Sequence[Path]]) -> bool:
+def _is_test(root: Path, name: str, files: Mapping[str, Sequence[Path]]) -> bool:
     """Whether a record is of the test set, whose labels were never published."""
     labelled = ".arousal" in files or "-arousal.mat" in files
     folders = {part.casefold() for paths in files.values() for path in paths for part in path.parent.parts}
+    folders.add(root.name.casefold())
     return name.startswith("te") or (not labelled and "test" in folders)
 
 
