@@ -22,11 +22,11 @@ from typing import Any
 
 import edfio
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from tusp.datasets.simulation import statistics
 from tusp.datasets.simulation.statistics import Codes, measure_chain
+from tusp.platform.scoring.consensus import best_four
 from tusp.platform.stages import REM
 
 TARGET = Path(__file__).parent.parent / "tusp/datasets/simulation/statistics.json"
@@ -153,20 +153,6 @@ def measure_sleep_edf(folder: Path) -> dict[str, Any]:
             "spread": spread_of_groups(own, person=lambda name: name[:5]),
             "groups": groups,
         }
-    return result
-
-
-def best_four(votes: npt.NDArray[np.int8]) -> Codes:
-    """Consensus of the four scorers with the highest soft agreement (unscored is a stage of its own)."""
-    counts = (votes[:, None] == np.arange(-1, 5)[None, :, None]).astype(int)
-    others = counts.sum(axis=0) - counts
-    agreement = ((others * counts).sum(axis=1) / others.max(axis=1)).mean(axis=1)
-    ranking = np.argsort(-agreement, kind="stable")[:4]
-    best = counts[ranking].sum(axis=0)
-    tied = best == best.max(axis=0)
-    # a tied epoch takes the best-ranked voter's stage
-    leaning = (counts[ranking] * np.array([0.4, 0.3, 0.2, 0.1])[:, None, None]).max(axis=0)
-    result: Codes = (np.where(tied, leaning, -1).argmax(axis=0) - 1).astype(np.int8)
     return result
 
 

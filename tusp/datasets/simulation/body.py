@@ -50,7 +50,8 @@ def breath_depth(seconds: int, events: Sequence[BreathingEvent]) -> Curve:
     depth = np.ones(seconds)
     for event in events:
         depth[int(event.start) : int(event.start + event.duration)] = 0.4 if event.kind == "hypopnea" else 0.05
-    return smooth(depth, 1.0)
+    result: Curve = smooth(depth, 1.0)
+    return result
 
 
 def breath(shown: Shown, depth: Curve, random: np.random.Generator, rate_hz: int) -> Samples:
@@ -107,7 +108,8 @@ def muscle_waveform(tone: Curve, random: np.random.Generator, rate_hz: int) -> S
 def leg_muscle(seconds: int, random: np.random.Generator) -> Curve:
     """Tone of a leg: little, and kicks."""
     kicks = (random.random(seconds) < 20 / 3600) * random.exponential(30.0, seconds)
-    return 1.5 + smooth(kicks, 1.0)
+    result: Curve = 1.5 + smooth(kicks, 1.0)
+    return result
 
 
 def snore_level(shown: Shown, random: np.random.Generator) -> Curve:

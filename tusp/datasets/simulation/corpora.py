@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tusp.datasets.simulation import dcsm, sleep_edf
+from tusp.datasets.simulation import dcsm, dod, sleep_edf
 from tusp.datasets.simulation.plan import NightPlan
 
 
@@ -42,5 +42,6 @@ SIMULATED: Final[Mapping[str, SimulatedCorpus]] = {
         ),
     ),
     "dcsm": SimulatedCorpus(write=dcsm.write_night, prefixes=dcsm.prefixes),
+    **dict.fromkeys(("dod-h", "dod-o"), SimulatedCorpus(write=dod.write_night, prefixes=dod.prefixes)),
 }
 """By name."""

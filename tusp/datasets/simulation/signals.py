@@ -125,6 +125,11 @@ def draw_sources(night: Night, person: Person, seeds: np.random.SeedSequence) ->
     )
 
 
+def shown_stages(brain: npt.NDArray[np.int8], person: Person, seeds: np.random.SeedSequence) -> Activity:
+    """The activity that :func:`draw_sources` shows with the same (fresh) seeds, [stage, second]."""
+    return stage_activity(brain, person, np.random.default_rng(seeds.spawn(5)[0]))
+
+
 def synthesise(night: Night, person: Person, seeds: np.random.SeedSequence) -> Signals:
     """Draw the signals of a night as Sleep-EDF records them (arguments as in :func:`draw_sources`)."""
     sources = draw_sources(night, person, seeds)
