@@ -37,7 +37,6 @@ __all__ = ["Described", "parse_description"]
 
 _TOKEN_BYTES: Final = 2**16
 """Where in a file of labels the mark of a simulation is looked for."""
-_UNEQUAL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +51,11 @@ class _Night:
 
     @property
     def seconds(self) -> float:
-        """Length of the shortest described channel."""
+        """Length of the longest described channel; one that ends before the last label is left out by the audit."""
         if not self.needed:
             has = ", ".join(signal.label for signal in self.header.signals[:20]) or "none"
             raise DataError(f"{self.header.path}: none of the described channels is there (the file has {has})")
-        return min(signal.n_samples / signal.sampling_rate_hz for signal in self.needed.values())
+        return max(signal.n_samples / signal.sampling_rate_hz for signal in self.needed.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,13 +321,6 @@ class Described(EdfNights):
                     " the description is believed"
                 )
         problems += [f"{name}: {reason} (channel not used)" for name, reason in night.flaws.items()]
-        lengths = {name: s.n_samples / s.sampling_rate_hz for name, s in night.needed.items()}
-        if lengths and max(lengths.values()) - min(lengths.values()) > _UNEQUAL_SECONDS:
-            shortest = min(lengths, key=lambda name: lengths[name])
-            problems.append(
-                f"channels end at different times (up to {max(lengths.values()):g} s);"
-                f" the shortest counts ({shortest}, {lengths[shortest]:g} s)"
-            )
         return problems
 
     def hypnogram(self, recording: RecordingFiles) -> Hypnogram:
