@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tusp.datasets.prepared import SAMPLES_PER_EPOCH, PreparedRecording
+from tusp.datasets.prepared import PreparedRecording
+from tusp.datasets.windows import WindowReader
 from tusp.platform.errors import CellError
-from tusp.platform.stages import N_STAGES, UNSCORED
+from tusp.platform.stages import N_STAGES
 
 CHANNEL_GROUPS = ("EEG", "EOG")
 """One channel of each group is drawn, in this order of the network's inputs; a corpus without EOG gives EEG alone."""
@@ -78,6 +79,7 @@ class BalancedSampler:
             if not by_stage:
                 raise CellError(f"{corpus}: no scored epoch to train on")
             self.epochs.append(dict(sorted(by_stage.items())))
+        self._reader = WindowReader(recordings, window_epochs=window_epochs)
         self.choices = [np.array(channel_choices(recording, n_channels)) for recording in recordings]
 
     @property
@@ -108,17 +110,11 @@ class BalancedSampler:
 
         A night shorter than a window is padded with zeros that are unscored.
         """
-        chosen = range(len(plan))[windows]
-        length = self.window_epochs
-        signals = np.zeros((len(chosen), plan.channels.shape[1], length * SAMPLES_PER_EPOCH), np.float32)
-        stages = np.full((len(chosen), length), UNSCORED, np.int64)
-        for row, window in enumerate(chosen):
-            recording = self.recordings[plan.recording[window]]
-            first = int(plan.start[window])
-            last = min(first + length, recording.n_epochs)
-            block = recording.signals()
-            samples = slice(first * SAMPLES_PER_EPOCH, last * SAMPLES_PER_EPOCH)
-            for position, channel in enumerate(plan.channels[window]):
-                signals[row, position, : (last - first) * SAMPLES_PER_EPOCH] = block[channel, samples]
-            stages[row, : last - first] = recording.stages()[first:last]
-        return signals, stages
+        import torch  # numpy converts one value after the other, torch with vector instructions
+
+        nights, starts = plan.recording[windows], plan.start[windows]
+        halves = self._reader.signals(nights, starts, plan.channels[windows])
+        return (
+            torch.from_numpy(halves).to(torch.float32).numpy(),
+            self._reader.stages(nights, starts).astype(np.int64),
+        )

@@ -1,0 +1,135 @@
+"""Random windows: exactly the prepared samples, from any number of nights, with few files open."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from training_nights import night
+
+from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording
+from tusp.datasets.windows import WindowReader
+from tusp.jobs.sampling import BalancedSampler
+from tusp.platform.errors import DataError
+
+LENGTHS = (30, 41, 7, 33, 52)
+"""Epochs a night; one is shorter than a window."""
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedRecording]:
+    root = tmp_path_factory.mktemp("nights")
+    return [
+        night(root, f"n{i}", stages=[(i + epoch) % 6 - 1 for epoch in range(length)], eeg=2, eog=1, seed=i)
+        for i, length in enumerate(LENGTHS)
+    ]
+
+
+def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    index = random.integers(len(LENGTHS), size=n)
+    start = np.array([random.integers(LENGTHS[i]) for i in index])  # many windows reach beyond the end
+    return index, start, np.stack([random.integers(2, size=n), np.full(n, 2)], axis=1)
+
+
+def expected(
+    nights: list[PreparedRecording], index: np.ndarray, start: np.ndarray, channels: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As slowly and plainly as possible."""
+    signals = np.zeros((len(index), channels.shape[1], length * SAMPLES_PER_EPOCH), np.float16)
+    stages = np.full((len(index), length), -1)
+    for window in range(len(index)):
+        raw, labels = np.load(nights[index[window]].folder / SIGNALS), nights[index[window]].stages()
+        for epoch in range(length):
+            at = start[window] + epoch
+            if at < len(labels):
+                stages[window, epoch] = labels[at]
+                part = slice(epoch * SAMPLES_PER_EPOCH, (epoch + 1) * SAMPLES_PER_EPOCH)
+                signals[window, :, part] = raw[channels[window], at * SAMPLES_PER_EPOCH : (at + 1) * SAMPLES_PER_EPOCH]
+    return signals, stages
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("most_open", [None, 2])
+def test_windows_are_the_prepared_samples(nights: list[PreparedRecording], threads: int, most_open: int | None) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=threads, most_open=most_open)
+    index, start, channels = drawn(30)
+    signals, stages = expected(nights, index, start, channels, 10)
+    batch = reader.signals(index, start, channels)
+    assert batch.dtype == np.float16
+    np.testing.assert_array_equal(batch.view(np.uint16), signals.view(np.uint16))
+    np.testing.assert_array_equal(reader.stages(index, start), stages)
+    reader.close()
+    again = np.full_like(batch, 9)
+    assert reader.signals(index, start, channels, out=again) is again
+    np.testing.assert_array_equal(again.view(np.uint16), signals.view(np.uint16))
+
+
+def test_few_maps_stay_open(nights: list[PreparedRecording]) -> None:
+    reader = WindowReader(nights, window_epochs=10, most_open=2)
+    assert reader.n_open == 0
+    reader.signals(*drawn(30))
+    assert reader.n_open == 2
+    signals = reader.signals_of(0)
+    assert reader.signals_of(0) is signals, "opened twice"
+    reader.close()
+    assert reader.n_open == 0
+
+
+def test_a_reader_travels_to_another_process(nights: list[PreparedRecording]) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=2)
+    batch = reader.signals(*drawn(8))
+    sent = pickle.dumps(reader)
+    assert len(sent) < 20_000, "signals were sent"
+    other = pickle.loads(sent)
+    assert other.n_open == 0
+    np.testing.assert_array_equal(other.signals(*drawn(8)), batch)
+
+
+@pytest.mark.parametrize("start", [-1, 30, 99])
+def test_a_window_outside_its_night_is_refused(nights: list[PreparedRecording], start: int) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=2)
+    with pytest.raises(IndexError, match="no epoch"):
+        reader.signals([1, 0, 1, 0], [0, start, 0, start], [[0, 2]] * 4)
+    with pytest.raises(IndexError):
+        reader.signals([0], [0], [[0, 3]])
+
+
+def test_an_array_of_another_shape_is_refused(nights: list[PreparedRecording]) -> None:
+    reader = WindowReader(nights, window_epochs=10)
+    with pytest.raises(ValueError, match="float16"):
+        reader.signals([0], [0], [[0, 2]], out=np.empty((1, 2, 5), np.float16))
+
+
+def test_a_torn_night_is_told(tmp_path: Path) -> None:
+    torn = night(tmp_path, "n", stages=[0, 1, 2])
+    path = torn.folder / SIGNALS
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match="prepare the corpus again"):
+        WindowReader([torn], window_epochs=2).signals([0], [0], [[0, 1]])
+
+
+def test_training_gathers_the_same_windows_as_float32(nights: list[PreparedRecording]) -> None:
+    sampler = BalancedSampler(nights, window_epochs=10, n_channels=2)
+    plan = sampler.plan(seed=3, pass_number=1, windows=50)
+    signals, stages = sampler.gather(plan, slice(5, 45))
+    part = plan.recording[5:45], plan.start[5:45], plan.channels[5:45]
+    halves, labels = expected(nights, *part, 10)
+    assert (signals.dtype, stages.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(signals.view(np.uint32), halves.astype(np.float32).view(np.uint32))
+    np.testing.assert_array_equal(stages, labels)
+
+
+@given(hnp.arrays(np.float16, 500, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_every_half_becomes_the_same_float32(values: np.ndarray) -> None:
+    import torch
+
+    wide = torch.from_numpy(values).to(torch.float32).numpy()
+    np.testing.assert_array_equal(wide.view(np.uint32), values.astype(np.float32).view(np.uint32))

@@ -1,0 +1,197 @@
+"""Random windows of prepared nights, as fast as memory can be copied.
+
+A window is a few hundred kilobytes in one piece for each channel, so what costs time is everything but copying:
+opening files, checking headers, reading stages. All of that is done once a night. Only numpy and the standard library
+are needed.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from tusp.datasets.prepared import SAMPLES_PER_EPOCH, PreparedRecording
+from tusp.platform.stages import UNSCORED
+
+_MOST_OPEN: Final = 4096
+
+
+def _open_maps_allowed() -> int:
+    """Half of the files that this process may have open: a map holds on to its file."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_OPEN
+    return max(16, min(_MOST_OPEN, allowed // 2))
+
+
+class WindowReader:
+    """Reads windows of ``window_epochs`` epochs from any of the given nights.
+
+    Maps of signals are kept open, the most recently used ones up to a limit, so the number of nights is not bounded.
+    Stages (one byte an epoch) are kept for every night that was used. May be sent to another process, which opens the
+    nights itself.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[PreparedRecording],
+        *,
+        window_epochs: int,
+        threads: int = 1,
+        most_open: int | None = None,
+    ) -> None:
+        """Nothing is opened before it is read.
+
+        Args:
+            recordings: the nights; windows name them by index.
+            window_epochs: length of every window.
+            threads: copy with that many threads. More than one helps where one core cannot use all of the memory's
+                bandwidth; the windows are the same.
+            most_open: maps kept open (default: half of the files that the process may open, at most 4096).
+        """
+        self.recordings = tuple(recordings)
+        self.window_epochs = window_epochs
+        self.threads = threads
+        self.most_open = most_open if most_open is not None else _open_maps_allowed()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._maps: OrderedDict[int, npt.NDArray[np.float16]] = OrderedDict()
+        self._stages: dict[int, npt.NDArray[np.int8]] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def close(self) -> None:
+        """Let go of all files; reading opens them again."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._forget()
+
+    @property
+    def n_open(self) -> int:
+        """Maps that are open now."""
+        return len(self._maps)
+
+    def signals_of(self, recording: int) -> npt.NDArray[np.float16]:
+        """Map of one night, float16 [channels, epochs x 3840], read-only.
+
+        Raises:
+            DataError: the file is not what was prepared.
+        """
+        with self._lock:
+            signals = self._maps.get(recording)
+            if signals is None:
+                # A plain array over the map: slices of numpy's memmap class cost several microseconds each.
+                signals = np.asarray(self.recordings[recording].signals())
+                self._maps[recording] = signals
+                while len(self._maps) > self.most_open:
+                    self._maps.popitem(last=False)
+            else:
+                self._maps.move_to_end(recording)
+            return signals
+
+    def stages_of(self, recording: int) -> npt.NDArray[np.int8]:
+        """Stages of one night, int8 [epochs].
+
+        Raises:
+            DataError: the file is not what was prepared.
+        """
+        stages = self._stages.get(recording)
+        if stages is None:
+            stages = self._stages[recording] = self.recordings[recording].stages()
+        return stages
+
+    def signals(
+        self,
+        recording: npt.ArrayLike,
+        start: npt.ArrayLike,
+        channels: npt.ArrayLike,
+        out: npt.NDArray[np.float16] | None = None,
+    ) -> npt.NDArray[np.float16]:
+        """A batch of windows; where a night ends before its window, zeros follow.
+
+        Args:
+            recording: [n] index of each window's night.
+            start: [n] first epoch of each window, inside its night.
+            channels: [n, channels] rows of the night's signals.
+            out: float16 [n, channels, window_epochs x 3840], contiguous, to write into. Giving the same one again and
+                again saves the time that fresh memory costs.
+
+        Returns:
+            ``out``, or a new array of that shape.
+
+        Raises:
+            DataError: a file is not what was prepared.
+            IndexError: a start or a channel lies outside its night.
+        """
+        nights, starts = np.asarray(recording).tolist(), np.asarray(start).tolist()
+        rows = np.asarray(channels).tolist()
+        shape = (len(nights), np.asarray(channels).shape[-1], self.window_epochs * SAMPLES_PER_EPOCH)
+        if out is None:
+            out = np.empty(shape, np.float16)
+        elif out.shape != shape or out.dtype != np.float16:
+            raise ValueError(f"out is {out.dtype} {out.shape} where float16 {shape} is needed")
+        parts = min(self.threads, len(nights) // 2)
+        if parts < 2:
+            self._copy(nights, starts, rows, out, 0, len(nights))
+            return out
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, "windows")
+        cuts = [len(nights) * part // parts for part in range(parts + 1)]
+        copies = [
+            self._pool.submit(self._copy, nights, starts, rows, out, begin, end)
+            for begin, end in pairwise(cuts[1:])
+        ]
+        self._copy(nights, starts, rows, out, 0, cuts[1])
+        for copy in copies:
+            copy.result()
+        return out
+
+    def _copy(
+        self,
+        nights: list[int],
+        starts: list[int],
+        rows: list[list[int]],
+        out: npt.NDArray[np.float16],
+        begin: int,
+        end: int,
+    ) -> None:
+        length = self.window_epochs * SAMPLES_PER_EPOCH
+        for window in range(begin, end):
+            signals = self.signals_of(nights[window])
+            n_samples = signals.shape[1]
+            first = starts[window] * SAMPLES_PER_EPOCH
+            if not 0 <= first < n_samples:
+                raise IndexError(f"{self.recordings[nights[window]].name}: no epoch {starts[window]} in this night")
+            held = min(length, n_samples - first)
+            for position, channel in enumerate(rows[window]):
+                target = out[window, position]
+                if held == length:
+                    target[:] = signals[channel, first : first + length]
+                else:
+                    target[:held] = signals[channel, first:]
+                    target[held:] = 0
+
+    def stages(self, recording: npt.ArrayLike, start: npt.ArrayLike) -> npt.NDArray[np.int8]:
+        """Stages of a batch, int8 [n, window_epochs], -1 where unscored and where the night has ended."""
+        nights, starts = np.asarray(recording).tolist(), np.asarray(start).tolist()
+        out = np.full((len(nights), self.window_epochs), UNSCORED, np.int8)
+        for window, (night, first) in enumerate(zip(nights, starts, strict=True)):
+            stages = self.stages_of(night)[first : first + self.window_epochs]
+            out[window, : len(stages)] = stages
+        return out
