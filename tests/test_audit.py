@@ -19,10 +19,10 @@ import pytest
 from sqlalchemy import event
 
 from tusp.datasets import adapters, audit, catalog
-from tusp.datasets.channel_audit import clipped_share, content_digest
+from tusp.datasets.channel_audit import clipped_share, content_digest, examine_channel
 from tusp.datasets.duplicates import stages_digest
 from tusp.datasets.preparation import prepare_corpus
-from tusp.datasets.recording import Discovery, RecordingFiles, Stages
+from tusp.datasets.recording import Channel, Discovery, RecordingFiles, Stages
 from tusp.platform.identity import file_sha256
 from tusp.platform.settings import Settings
 from tusp.platform.store.session import Store, open_store
@@ -206,6 +206,26 @@ def test_clipping_is_seen_where_nobody_states_the_recorders_limits() -> None:
     assert clipped_share(signal.clip(-40, 40), None) == pytest.approx(0.317, abs=0.02)
 
 
+def test_a_channel_that_ends_before_the_last_scored_epoch_cannot_be_used() -> None:
+    signal = noise(1).astype(np.float32)
+    channel = Channel(name="E1", sampling_rate_hz=100, unit="uV", n_samples=len(signal))
+    assert examine_channel(channel, signal, (0, 300))[0].reason is None
+    assert examine_channel(channel, signal[:-1], (0, 300))[0].reason is None, "a sample more or less is rounding"
+    assert examine_channel(channel, signal[:-150], (0, 300))[0].reason == "ends 1.5 s before the last scored epoch"
+    assert examine_channel(channel, signal[:-150], (30, 270))[0].reason is None
+
+
+def test_samples_that_are_no_number_are_named() -> None:
+    signal = noise(1).astype(np.float32)
+    channel = Channel(name="E1", sampling_rate_hz=100, unit="uV", n_samples=len(signal))
+    signal[:3000] = np.nan
+    row, problems = examine_channel(channel, signal, (0, 300))
+    assert (row.reason, problems) == (None, ["E1: 10.00% of the samples are no number"])
+    assert row.iqr_microvolts == pytest.approx(54, abs=2)
+    assert examine_channel(channel, signal, (0, 30))[0].reason == "has no number in the scored epochs"
+    assert examine_channel(channel, np.full_like(signal, np.nan), (0, 300))[0].reason == "holds no number"
+
+
 def test_stages_are_the_same_however_the_wake_around_was_trimmed() -> None:
     sleep = np.tile([1, 2, 3, 4, 0], 20).astype(np.int8)
     night = np.concatenate([np.zeros(30, np.int8), sleep, np.full(5, -1, np.int8)])
@@ -318,6 +338,14 @@ def test_a_night_in_two_corpora_is_named_in_both(store: Store, raw: Path, tmp_pa
     catalog.remove_corpus(store, "ours")
     refreshed = catalog.refresh_corpus(store, "sedf-sc").audit
     assert (refreshed.recordings[0].duplicates, refreshed.shared) == ((), ())
+
+
+def test_names_that_anybody_could_give_say_nothing(store: Store, tmp_path: Path) -> None:
+    for seed, name in enumerate(("ours", "theirs")):
+        labels = {"n1": f"0,{240 + 30 * seed},N2\n"}
+        folder, toml = described(tmp_path / name, {"n1": noise(seed) / 1000}, labels)
+        found = catalog.add_corpus(store, name=name, root=folder, describe=toml)
+        assert (found.recordings[0].duplicates, found.shared) == ((), ())
 
 
 def test_people_in_two_folders_are_named(store: Store, raw: Path, tmp_path: Path) -> None:
@@ -487,7 +515,8 @@ def test_an_audit_of_an_older_version_is_made_anew(store: Store, raw: Path) -> N
             row.audit = {"version": 1, **old, "channels": channels}
     assert catalog.corpus_audit(store, "sedf-sc").recordings[0].scorers == ()
     assert catalog.refresh_corpus(store, "sedf-sc").changed == ()
-    assert {row.audit["version"] for row in catalog.recordings(store, "sedf-sc")} == {audit.AUDIT_VERSION}
+    found = {(row.audit["version"], row.audit["signal_epochs"]) for row in catalog.recordings(store, "sedf-sc")}
+    assert found == {(audit.AUDIT_VERSION, 10)}
 
 
 def test_a_hypnogram_longer_than_the_signal_is_refused(
