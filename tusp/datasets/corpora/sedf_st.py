@@ -22,6 +22,12 @@ class SedfSt(SleepEdf):
             name="sedf-st",
             title="Sleep-EDF Expanded, sleep-telemetry",
             subject_rule="characters 4 and 5 of the file name: ST7ssN",
+            folder="sleep-telemetry",
+            files=("ST7ssNJ0-PSG.edf", "ST7ssNJx-Hypnogram.edf"),
+            reads=(
+                "The night under placebo and the one under temazepam are two nights of one person; which is which is"
+                " not read.",
+            ),
             nights=44,
             people=22,
         )

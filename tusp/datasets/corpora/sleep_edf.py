@@ -158,8 +158,34 @@ class SleepEdf(EdfNights):
         return to_epochs(runs_from_edf(labels), LABEL_MAP, signal_seconds=signals.seconds)
 
 
-def sleep_edf_card(*, name: str, title: str, subject_rule: str, **more: Any) -> CorpusCard:
-    """What both halves say of themselves, and what ``more`` adds."""
+_READS: Final = (
+    "Signals and hypnogram are paired by the first six characters of their names, in one folder or in several; the"
+    " start time and the patient in both headers must agree.",
+    "EEG Fpz-Cz, EEG Pz-Oz and EOG horizontal are read at the sampling rate of the file, in microvolts as the header's"
+    " unit says; a value without an electrical unit is taken as microvolts, and that is reported.",
+    "Stages 3 and 4 become N3; Sleep stage ? and Movement time become unscored.",
+    "An epoch takes the stage that holds at its middle. Labels beyond the signal's last whole epoch are clipped, gaps"
+    " between labels are unscored, labels that overlap with different stages are unscored; all of this is reported.",
+    "A header that states no number of data records, a last record that is incomplete, swapped limits and bytes after"
+    " the last record are read around and reported.",
+)
+_REFUSES: Final = (
+    "Signals without a hypnogram, a hypnogram without signals, and two files that claim to be the same of these.",
+    "A hypnogram whose start time or patient differs from that of its signals: it is of another night.",
+    "A file that holds fewer data records than its header states, a discontinuous recording (EDF+D), and a BDF file.",
+)
+
+
+def sleep_edf_card(
+    *, name: str, title: str, subject_rule: str, folder: str, files: Sequence[str], reads: Sequence[str], **more: Any
+) -> CorpusCard:
+    """What both halves say of themselves, and what ``more`` adds.
+
+    Args:
+        folder: where PhysioNet keeps the files.
+        files: patterns of their names.
+        reads: what this half has of its own.
+    """
     return CorpusCard(
         name=name,
         title=title,
@@ -174,5 +200,9 @@ def sleep_edf_card(*, name: str, title: str, subject_rule: str, **more: Any) -> 
         channel_groups=_GROUPS,
         label_map=LABEL_MAP,
         subject_rule=subject_rule,
+        obtain="From PhysioNet, without registration.",
+        layout=tuple(f"{folder}/{file}" for file in files),
+        reads=(*_READS, *reads),
+        refuses=_REFUSES,
         **more,
     )
