@@ -64,7 +64,8 @@ def breath(shown: Shown, depth: Curve, random: np.random.Generator, rate_hz: int
     phase = np.interp(np.arange(seconds * rate_hz) / rate_hz, np.arange(seconds) + 1, turns)
     swing = np.sin(2 * np.pi * phase).astype(np.float32)
     level = depth * wander(random, seconds, every_s=15, spread=0.25) * (1 + shown.movement)
-    return to_samples(level, rate_hz) * swing
+    result: Samples = to_samples(level, rate_hz) * swing
+    return result
 
 
 def saturation(seconds: int, events: Sequence[BreathingEvent], random: np.random.Generator) -> Curve:
@@ -116,7 +117,8 @@ def snore_level(shown: Shown, random: np.random.Generator) -> Curve:
     """How loud somebody snores, 0 to about 1 a second."""
     asleep = 1 - shown.activity[0]
     loud = wander(random, len(asleep), every_s=300, spread=0.8)
-    return asleep * loud * (1 + np.sin(2 * np.pi * 0.25 * np.arange(len(asleep)))) / 2
+    result: Curve = asleep * loud * (1 + np.sin(2 * np.pi * 0.25 * np.arange(len(asleep)))) / 2
+    return result
 
 
 def stretched(values: Curve, rate_hz: int) -> npt.NDArray[np.float32]:

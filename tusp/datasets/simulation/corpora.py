@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tusp.datasets.simulation import dcsm, dod, sleep_edf
+from tusp.datasets.simulation import cinc2018, dcsm, dod, shhs, sleep_edf
 from tusp.datasets.simulation.plan import NightPlan
 
 
@@ -42,6 +42,8 @@ SIMULATED: Final[Mapping[str, SimulatedCorpus]] = {
         ),
     ),
     "dcsm": SimulatedCorpus(write=dcsm.write_night, prefixes=dcsm.prefixes),
+    "cinc2018": SimulatedCorpus(write=cinc2018.write_night, prefixes=cinc2018.prefixes),
+    "shhs": SimulatedCorpus(write=shhs.write_night, prefixes=shhs.prefixes, most_nights=2, nights_of=shhs.nights_of),
     **dict.fromkeys(("dod-h", "dod-o"), SimulatedCorpus(write=dod.write_night, prefixes=dod.prefixes)),
 }
 """By name."""

@@ -21,14 +21,18 @@ CHUNK: Final = 65_536
 
 
 @contextmanager
-def new_hdf5(destination: Path, *, userblock: int = 0) -> Iterator[h5py.File]:
-    """A file that appears at ``destination`` when it is whole, marked as simulated."""
-    with (
-        atomic_path(destination) as path,
-        h5py.File(path, "w", libver=("earliest", "v110"), track_order=False, userblock_size=userblock) as file,
-    ):
-        file.attrs["comment"] = MARK
-        yield file
+def new_hdf5(destination: Path, *, userblock: bytes = b"") -> Iterator[h5py.File]:
+    """A file that appears at ``destination`` when it is whole, marked as simulated.
+
+    ``userblock`` stands before the HDF5 content; its length is 0 or a power of two from 512 on.
+    """
+    with atomic_path(destination) as path:
+        with h5py.File(path, "w", libver=("earliest", "v110"), userblock_size=len(userblock)) as file:
+            file.attrs["comment"] = MARK
+            yield file
+        if userblock:
+            with path.open("r+b") as stream:
+                stream.write(userblock)
 
 
 def add_samples(group: Any, name: str, values: npt.NDArray[np.floating], *, step: float = 0.0) -> Any:
