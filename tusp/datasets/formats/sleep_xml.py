@@ -27,7 +27,9 @@ from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS
 
 MOST_XML_BYTES: Final = 64 * 2**20
-MOST_ELEMENTS: Final = 2_000_000
+MOST_ELEMENTS: Final = 500_000
+"""Elements and attributes together; a night has some 10,000."""
+LONGEST_TAG_BYTES: Final = 2**20
 MOST_RUNS: Final = 200_000
 DEEPEST: Final = 64
 LONGEST_TEXT: Final = 1000
@@ -50,21 +52,26 @@ class _Stream:
         self.path: tuple[str, ...] = ()
         self.text: list[str] = []
         self.length = self.elements = 0
+        self.seen = False
+        """Whether the parser called since this was last set to False."""
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self.elements += 1
+        self.seen = True
+        self.elements += 1 + len(attributes)
         self.path = (*self.path, tag.rpartition("}")[2])
         if len(self.path) > DEEPEST or self.elements > MOST_ELEMENTS:
-            raise DataError(f"{self.file}: too many elements, or nested too deeply, for a hypnogram")
+            raise DataError(f"{self.file}: too many elements or attributes, or too deep, for a hypnogram")
         self.text, self.length = [], 0
         self.target.opened(self.path)
 
     def data(self, text: str) -> None:
+        self.seen = True
         if self.length < LONGEST_TEXT:
             self.text.append(text)
             self.length += len(text)
 
     def end(self, tag: str) -> None:
+        self.seen = True
         self.target.closed(self.path, "".join(self.text).strip()[:LONGEST_TEXT])
         self.path = self.path[:-1]
         self.text, self.length = [], 0
@@ -86,12 +93,17 @@ def _parse(path: Path, target: _Target) -> None:
             raise DataError(f"{path}: {status.st_size} bytes are too many for a hypnogram (at most {MOST_XML_BYTES})")
         if status.st_size == 0:
             raise DataError(f"{path}: empty file (0 bytes)")
-        parser = DefusedXMLParser(
-            target=_Stream(path, target), forbid_dtd=True, forbid_entities=True, forbid_external=True
-        )
+        calls = _Stream(path, target)
+        parser = DefusedXMLParser(target=calls, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+        waiting = 0
         with path.open("rb") as stream:
             while block := stream.read(_BLOCK_BYTES):
+                calls.seen = False
                 parser.feed(block)
+                # A tag is kept whole in memory, and looked through again with every block, until it ends.
+                waiting = 0 if calls.seen else waiting + len(block)
+                if waiting > LONGEST_TAG_BYTES:
+                    raise DataError(f"{path}: a tag or comment of more than {LONGEST_TAG_BYTES} bytes")
         parser.close()
     except OSError as error:
         raise unreadable(path, error) from error

@@ -24,7 +24,7 @@ from tusp.datasets.formats.edf import HIGHEST_RATE_HZ, LONGEST_SECONDS, unreadab
 from tusp.platform.errors import DataError
 
 MOST_HEADER_BYTES: Final = 2**20
-MOST_ANNOTATION_BYTES: Final = 8 * 2**20
+MOST_ANNOTATION_BYTES: Final = 2 * 2**20
 MOST_SAMPLES_PER_FRAME: Final = 1000
 DEFAULT_RATE_HZ: Final = 250.0
 DEFAULT_GAIN: Final = 200.0
@@ -92,7 +92,7 @@ class WfdbHeader:
         return None if self.n_samples is None else self.n_samples / self.sampling_rate_hz
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WfdbAnnotation:
     """One annotation: its place in ticks (samples, unless the file has a time resolution of its own)."""
 
