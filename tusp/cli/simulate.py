@@ -9,11 +9,13 @@ import typer
 
 
 def simulate(
-    corpus: Annotated[str, typer.Argument(help="Corpus to imitate: sedf-sc or sedf-st.")],
+    corpus: Annotated[
+        str, typer.Argument(help="Corpus to imitate: sedf-sc, sedf-st, dcsm, cinc2018, shhs, dod-h, dod-o.")
+    ],
     dest: Annotated[Path, typer.Argument(help="New or empty folder for the files.")],
-    subjects: Annotated[int, typer.Option(help="People, 1 to 100.")] = 10,
+    subjects: Annotated[int, typer.Option(help="People; Sleep-EDF names 100 at most.")] = 10,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    nights: Annotated[int | None, typer.Option(help="Nights of each person, 1 or 2.")] = None,
+    nights: Annotated[int | None, typer.Option(help="Nights of each person (default: as in the corpus).")] = None,
     hours: Annotated[
         float | None, typer.Option(help="Length of each recording (default: the corpus's own lengths).")
     ] = None,
@@ -31,6 +33,7 @@ def simulate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tusp.cli.output import console, errors
+    from tusp.datasets.simulation import night_count
     from tusp.datasets.simulation import simulate as make
 
     with Progress(
@@ -41,7 +44,7 @@ def simulate(
         console=errors,
     ) as bar:
         task = bar.add_task("nights", total=None)
-        files = make(
+        make(
             corpus,
             dest,
             subjects=subjects,
@@ -53,7 +56,7 @@ def simulate(
             progress=lambda done, total, _: bar.update(task, completed=done, total=total),
         )
     console.print(
-        f"{len(files) // 2} simulated nights of {corpus} (seed {seed}) in {dest}",
+        f"{night_count(corpus, subjects=subjects, seed=seed, nights=nights)} simulated nights of {corpus} (seed {seed}) in {dest}",
         markup=False,
         soft_wrap=True,
     )

@@ -115,6 +115,15 @@ def _plans(
     ]
 
 
+def night_count(corpus: str, *, subjects: int, seed: int, nights: int | None = None) -> int:
+    """How many nights :func:`simulate` makes with these arguments.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+    return len(_plans(corpus, subjects=subjects, seed=seed, nights=nights, hours=None, ambiguity=1.0))
+
+
 def _refuse_foreign(destination: Path, request: dict[str, Any], plans: list[NightPlan]) -> None:
     """Only an empty folder or one of the same simulation will do."""
     if destination.exists() and not destination.is_dir():
