@@ -117,7 +117,7 @@ def _virtual(file: h5py.File, name: str, rng: Rng) -> str:
 def _bomb(file: h5py.File, name: str, rng: Rng) -> str:
     """Hundreds of millions of zeros in some kilobytes."""
     old = file[name]
-    per_chunk, n_chunks = 2**23, int(2 ** rng.uniform(0, 9))
+    per_chunk, n_chunks = 2**22, int(2 ** rng.uniform(0, 7))
     dataset = _put(file, name, shape=(per_chunk * n_chunks,), dtype=old.dtype, chunks=(per_chunk,), compression="gzip")
     packed = zlib.compress(bytes(per_chunk * dataset.dtype.itemsize), 1)
     for chunk in range(n_chunks):

@@ -7,7 +7,9 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -71,6 +73,25 @@ def stages_at_middles(
         if len(here) == 1:
             stages[epoch] = here.pop()
     return stages
+
+
+class _Once:
+    """An adapter whose answers about one night are kept, so that the audit does not read everything a second time."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.card = adapter.card
+        self._adapter = adapter
+        self._kept: dict[tuple[str, ...], object] = {}
+
+    def _ask(self, what: str, night: RecordingFiles, *name: str) -> object:
+        if (what, *name) not in self._kept:
+            self._kept[(what, *name)] = getattr(self._adapter, what)(night, *name)
+        return self._kept[(what, *name)]
+
+    def __getattr__(self, what: str) -> object:
+        if what in ("channels", "problems", "hypnogram", "scorers", "read"):
+            return partial(self._ask, what)
+        return getattr(self._adapter, what)
 
 
 class NightTarget(Target):
@@ -164,7 +185,7 @@ class NightTarget(Target):
             say(reason, *names, *self.folders(seed))
         ours = [r for r in discovery.recordings if r.name != self.other]
         if not ours:
-            if not discovery.refused:
+            if not discovery.refused and not discovery.excluded:
                 raise Finding("the night is dropped in silence")
             return "refused"
         if len(ours) > 1 or (ours[0].name, ours[0].subject) != (name, self.found[index].subject):
@@ -199,27 +220,30 @@ class NightTarget(Target):
     def _read(self, root: Path, night: RecordingFiles, files: Files) -> tuple[Read, bool]:
         """Everything that the audit reads, and whether the audit accepts the night; invariants are held here."""
         names = [Path(file).name for file in files]
-        channels = {channel.name: channel for channel in self.adapter.channels(night)}
-        problems = list(self.adapter.problems(night))
-        hypnogram = self.adapter.hypnogram(night)
-        scorers = {key: np.asarray(stages) for key, stages in self.adapter.scorers(night).items()}
+        adapter = cast("Adapter", _Once(self.adapter))
+        channels = {channel.name: channel for channel in adapter.channels(night)}
+        problems = list(adapter.problems(night))
+        hypnogram = adapter.hypnogram(night)
+        scorers = {key: np.asarray(stages) for key, stages in adapter.scorers(night).items()}
         problems += hypnogram.problems
         read = Read(stages=hypnogram.stages, scorers=scorers)
-        needed = [name for group in self.adapter.card.channel_groups.values() for name in group]
-        unreadable = []
+        needed = [name for group in adapter.card.channel_groups.values() for name in group]
         for name in needed:
             if name not in channels:
                 continue
             try:
-                read.samples[name] = (channels[name].sampling_rate_hz, self.adapter.read(night, name))
+                read.samples[name] = (channels[name].sampling_rate_hz, adapter.read(night, name))
             except DataError as error:
                 say(str(error), *names)
-                unreadable.append(name)
-        row = audit_recording(self.adapter, root, night)
+        row = audit_recording(adapter, root, night)
         json.dumps(row.to_json(), allow_nan=False)
         if row.reason is not None:
             say(row.reason, *names, *self.folders(files))
             return read, False
+        used = {channel.name for channel in row.channels if channel.used and channel.reason is None}
+        if not used <= read.samples.keys():
+            raise Finding(f"the audit accepts channels that the adapter does not read: {used - read.samples.keys()}")
+        read.samples = {name: read.samples[name] for name in read.samples if name in used}
         read.problems = tuple(dict.fromkeys([*problems, *row.problems]))
         for problem in read.problems:
             say(problem)
@@ -231,19 +255,23 @@ class NightTarget(Target):
             if not np.isfinite(samples).all() and not any(
                 word in problem.casefold()
                 for problem in read.problems
-                for word in ("finite", "missing", "not recorded")
+                for word in ("finite", "missing", "no number")
             ):
                 raise Finding(f"{name}: samples that are not finite, and no problem says so: {read.problems}")
         if not read.samples:
             raise Finding("accepted without a channel")
         shortest = min(len(samples) / rate for rate, samples in read.samples.values())
+        there = [channels[name] for name in needed if name in channels and channels[name].sampling_rate_hz > 0]
+        longest = max(channel.n_samples / channel.sampling_rate_hz for channel in there)
         for which, stages in (("hypnogram", hypnogram.stages), *scorers.items()):
             if stages.dtype != np.int8 or stages.ndim != 1 or not len(stages):
                 raise Finding(f"{which}: {stages.dtype} {stages.shape}")
             if stages.min() < -1 or stages.max() > 4:
                 raise Finding(f"{which}: stages {np.unique(stages)}")
-            if len(stages) > shortest / 30 + 1e-6:
-                raise Finding(f"{which}: {len(stages)} epochs of labels for {shortest} s of signal")
+            if len(stages) > longest / 30 + 1e-6:
+                raise Finding(f"{which}: {len(stages)} epochs of labels for {longest} s of signal")
+            if which == "hypnogram" and (np.flatnonzero(stages >= 0)[-1] + 1) * 30 > shortest + 1:
+                raise Finding(f"{which}: scored beyond the {shortest} s of a channel that is used")
             if len(stages) != len(hypnogram.stages):
                 raise Finding(f"{which}: {len(stages)} epochs beside {len(hypnogram.stages)}")
         return read, True
