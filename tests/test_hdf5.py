@@ -150,6 +150,16 @@ def test_wild_datasets(tmp_path: Path, fill: Callable[[h5py.File], object], reas
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}])
+def test_a_chunk_that_was_never_written(tmp_path: Path, options: dict[str, str]) -> None:
+    def fill(file: h5py.File) -> None:
+        x = file.create_dataset("x", shape=(10_000,), chunks=(1000,), dtype="f8", **options)
+        x[:8000] = np.random.default_rng(1).normal(size=8000)
+        x[9000:] = 1
+
+    assert "states 10000 values, but not all were written" in _reason(_write(tmp_path / "a.h5", fill))
+
+
 def test_virtual_and_external_storage_is_never_opened(tmp_path: Path) -> None:
     _write(tmp_path / "b.h5", lambda f: f.create_dataset("x", data=np.arange(10.0)))
 
