@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import gzip
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import described_nights as nights
@@ -217,8 +221,6 @@ def test_pauses_in_the_signal_are_reported(tmp_path: Path) -> None:
 
 def test_edf_labels_are_aligned_by_the_clock_of_other_signals(tmp_path: Path) -> None:
     nights.write_night(tmp_path, "brainvision", "edf+")
-    import datetime
-
     start = datetime.datetime(2020, 1, 1, 22, 1)  # a minute after the first marker of the signals
     edf_files.write_hypnogram(tmp_path / "p01-h.edf", [(0, 60, "N1"), (60, 30, "R")], start=start)
     told = 'files = "{stem}-h.edf"\nformat = "edf+"\nalignment = "clock"'
@@ -466,6 +468,35 @@ def test_bdf_counts_are_held_against_the_file(tmp_path: Path) -> None:
         edf_files.patch(path, offset, text, width)
         assert said in refusal(reader, tmp_path)
         path.write_bytes(whole)
+
+
+def test_fif_tags_that_lead_back_or_to_other_files_are_not_followed(tmp_path: Path) -> None:
+    path = nights.write_night(tmp_path, "fif", "csv")
+    reader = adapter("fif", "csv")
+    whole = path.read_bytes()
+    second = 16 + 20  # the first tag holds an identity of 20 bytes
+    for position, field, value, said in (
+        (second, 3, 0x10, "points back"),
+        (second, 2, 2**31 - 1, "a tag of 2147483647 bytes at byte 36"),
+        (second, 0, 115, "one of several parts of a recording"),
+        (0, 0, 7, "not a FIF file (begins with tag 7)"),
+    ):
+        raw = bytearray(whole)
+        raw[position + 4 * field : position + 4 * field + 4] = struct.pack(">i", value)
+        path.write_bytes(raw)
+        assert said in refusal(reader, tmp_path)
+    path.unlink()
+    (tmp_path / "p01.fif.gz").write_bytes(gzip.compress(whole))
+    (tmp_path / "p01.fif.csv").write_text("0,30,W\n")
+    told = adapter("fif", "csv", signals='files = "*.fif.gz"\nformat = "mne"')
+    assert "a compressed FIF file" in refusal(told, tmp_path)
+
+
+def test_eeglab_files_that_grow_beyond_bounds_are_refused(tmp_path: Path) -> None:
+    path = nights.write_night(tmp_path, "eeglab", "csv")
+    bomb = zlib.compress(struct.pack("<II", 14, 2**32 - 8) + bytes(1000))
+    path.write_bytes(path.read_bytes()[:128] + 2 * (struct.pack("<II", 15, len(bomb)) + bomb))
+    assert "holds more than 4 GiB; or its header is damaged" in refusal(adapter("eeglab", "csv"), tmp_path)
 
 
 def test_eeglab_samples_that_are_missing_elsewhere_or_too_short(tmp_path: Path) -> None:

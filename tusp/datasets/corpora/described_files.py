@@ -12,7 +12,6 @@ from tusp.platform.errors import UserError
 
 LONGEST_NAME: Final = 100
 _QUOTED: Final = {"*": "\x01", "?": "\x02"}
-_DOUBLE_ENDINGS: Final = (".fif.gz",)
 
 
 def glob(pattern: str) -> re.Pattern[str]:
@@ -40,20 +39,13 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", name).strip("._")[:LONGEST_NAME]
 
 
-def _without_ending(file: Path) -> Path:
-    for ending in _DOUBLE_ENDINGS:
-        if file.name.casefold().endswith(ending) and len(file.name) > len(ending):
-            return file.with_name(file.name[: -len(ending)])
-    return file.with_suffix("")
-
-
 def stated_name(description: Description, file: Path) -> str | None:
     """The recording's name before it is made safe; None when signals.name finds none.
 
     Args:
         file: the signals, relative to the corpus's folder.
     """
-    path = _without_ending(file)
+    path = file.with_suffix("")
     if description.name_pattern is None:
         return path.name
     match = re.search(description.name_pattern, path.as_posix())
@@ -75,7 +67,7 @@ def label_files(description: Description, file: Path, names: Mapping[str, Sequen
         return []
     values = {
         "name": stated_name(description, file) or "",
-        "stem": _without_ending(file).name,
+        "stem": file.stem,
         "folder": file.parent.as_posix(),
     }
     for key, value in values.items():

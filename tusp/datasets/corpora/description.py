@@ -24,8 +24,8 @@ LONGEST_EPOCH_SECONDS: Final = 300
 
 _SIGNAL_FORMAT_OF: Final = {
     **dict.fromkeys(
-        (".bdf", ".gdf", ".vhdr", ".ahdr", ".fif", ".gz", ".set", ".cnt", ".eeg", ".nedf", ".lay", ".cdt", ".data",
-         ".ns3", ".nxe"),
+        (".bdf", ".gdf", ".vhdr", ".ahdr", ".fif", ".set", ".cnt", ".eeg", ".nedf", ".lay", ".cdt", ".data", ".ns3",
+         ".nxe"),
         "mne",
     ),
     ".hea": "wfdb",
@@ -276,7 +276,7 @@ def parse_description(text: str, source: str) -> Description:
     _Table(source, "", content, {*_SECTIONS, "channels"})
     tables = {name: _Table(source, name, content.get(name, {}), known) for name, known in _SECTIONS.items()}
     corpus, signals, labels = tables["corpus"], tables["signals"], tables["labels"]
-    owner = {
+    owner: dict[str, Any] = {
         "title": corpus.text("title"),
         "version": corpus.text("version", "1"),
         "licence": corpus.text("licence"),

@@ -17,7 +17,6 @@ from tusp.datasets.formats.hdf5 import attribute, dataset_at, length, member, me
 from tusp.datasets.formats.signals import MOST_SAMPLES, SignalHeader, StoredSignal, to_microvolts
 from tusp.platform.errors import DataError
 
-SUFFIXES: Final = (".h5", ".hdf5", ".hdf", ".mat")
 MOST_LISTED: Final = 200
 DEEPEST: Final = 8
 COMMENT: Final = "comment"

@@ -35,17 +35,13 @@ from tusp.datasets.formats.signals import (
 )
 from tusp.platform.errors import DataError
 
-SUFFIXES: Final = (
-    ".bdf", ".gdf", ".vhdr", ".ahdr", ".fif", ".fif.gz", ".set", ".cnt", ".eeg", ".nedf", ".lay", ".cdt", ".data",
-    ".ns3", ".nxe",
-)  # fmt: skip
-"""Endings that are read by MNE unless the description says otherwise."""
-
 MOST_CHANNELS: Final = 4096
 MOST_HEADER_BYTES: Final = 16 * 2**20
 MOST_SET_BYTES: Final = 4 * 2**30
 """Uncompressed size of an EEGLAB file."""
 MOST_WARNINGS: Final = 5
+MOST_TAGS: Final = 2_000_000
+_FIF_FILE_ID, _FIF_DIRECTORY_AT, _FIF_DIRECTORY, _FIF_ROLE = 100, 101, 102, 115
 _TOKEN_BYTES: Final = 2**16
 _COMPANIONS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys((".bdf", ".gdf", ".fif", ".fif.gz", ".nedf", ".cnt", ".nxe", ".ns3", ".vhdr", ".ahdr"), ()),
@@ -250,6 +246,10 @@ def _checked(path: Path, start: bytes) -> Sequence[str]:
         _check_gdf(path, start)
     elif kind == ".set":
         _check_set(path, start)
+    elif kind == ".fif":
+        _check_fif(path)
+    elif kind == ".fif.gz":
+        raise DataError(f"{path}: a compressed FIF file, of which nobody knows the size; unpack it (gunzip)")
     elif kind in (".vhdr", ".ahdr"):
         return _check_brainvision(path, start)
     return ()
@@ -312,6 +312,46 @@ def _check_set(path: Path, start: bytes) -> None:
             if total > MOST_SET_BYTES:
                 raise DataError(f"{path}: holds more than {MOST_SET_BYTES // 2**30} GiB; or its header is damaged")
             position += 8 + count
+
+
+def _check_fif(path: Path) -> None:
+    """Follow the chain of tags that MNE follows, which must lead to the end of the file and to no other file.
+
+    A tag is a header of four numbers (kind, type, size, next) and its data; the second tag of a file points to a
+    directory of all tags, if there is one.
+    """
+    size = path.stat().st_size
+    kinds: dict[int, int] = {}
+    directory, position = -1, 0
+    with path.open("rb") as stream:
+        while position + 16 <= size:
+            stream.seek(position)
+            kind, _, count, following = struct.unpack(">iiii", stream.read(16))
+            if count < 0 or position + 16 + count > size or len(kinds) >= MOST_TAGS:
+                raise DataError(f"{path}: FIF file is damaged or truncated: a tag of {count} bytes at byte {position}")
+            if not kinds and kind != _FIF_FILE_ID:
+                raise DataError(f"{path}: not a FIF file (begins with tag {kind})")
+            kinds[position] = kind
+            if kind in (_FIF_ROLE, _FIF_DIRECTORY_AT) and count >= 4:
+                value = struct.unpack(">i", stream.read(4))[0]
+                if kind == _FIF_ROLE:
+                    raise DataError(f"{path}: one of several parts of a recording; save it as one file")
+                directory = value
+            if following < 0:
+                break
+            following = following or position + 16 + count
+            if following <= position:
+                raise DataError(f"{path}: FIF file is damaged: the tag at byte {position} points back")
+            position = following
+        if directory <= 0:
+            return
+        if kinds.get(directory) != _FIF_DIRECTORY:
+            raise DataError(f"{path}: FIF file is damaged: no directory at byte {directory}")
+        stream.seek(directory)
+        count = struct.unpack(">iiii", stream.read(16))[2]
+        for kind, _, _, place in struct.iter_unpack(">iiii", stream.read(count - count % 16)):
+            if place >= 0 and kinds.get(place) != kind:
+                raise DataError(f"{path}: FIF file is damaged: its directory does not fit its tags")
 
 
 def _check_brainvision(path: Path, start: bytes) -> list[str]:
