@@ -80,6 +80,7 @@ class Server:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: 40 ms each otherwise
     server: _Http
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name it overrides)
@@ -176,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         with state.lock:
             state.sent += len(part)
         if len(part) != announced:
-            # A reset, not a clean end.
+            # A reset, not a clean end; the bytes go out before it throws them away.
+            time.sleep(0.02)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
         return None
@@ -185,8 +187,6 @@ class _Handler(BaseHTTPRequestHandler):
         if rate is None:
             self.wfile.write(part)
             self.wfile.flush()
-            if part:
-                time.sleep(0.01)  # lets the bytes out before a reset throws them away
             return
         step = max(1, int(rate / 20))
         for begin in range(0, len(part), step):

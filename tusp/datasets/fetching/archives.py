@@ -94,6 +94,8 @@ class _Ranges(io.RawIOBase):
     def _checked(self, response: requests.Response, start: int) -> int:
         shown = self._client.shown(self._url)
         match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if response.status_code == 416 and self._version is not None:
+            raise FileRefused(f"{shown}: changed while it was read; repeat the command")
         if response.status_code != 206 or match is None or int(match[1]) != start:
             raise HostRefused(
                 f"{shown}: the server gives no parts of this archive; download it whole and give it with --archive"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tusp.datasets import catalog
+from tusp.datasets.adapters import adapters
 from tusp.datasets.fetching.archives import unpack_listed, unpack_member
 from tusp.datasets.fetching.client import Client, Patience, Stopped
 from tusp.datasets.fetching.items import CONTROL_FOLDER, Item, what_is_wrong
@@ -278,7 +278,7 @@ def readable(size: int) -> str:
 def _subjects(corpus: str, subset: str | None) -> Sequence[str] | None:
     if subset is None:
         return None
-    subsets = catalog.adapters()[corpus]().card.subsets
+    subsets = adapters()[corpus]().card.subsets
     if subset not in subsets:
         known = ", ".join(sorted(subsets)) or "none"
         raise UserError(f"{corpus} has no subset {subset!r}; known: {known}")
