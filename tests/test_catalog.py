@@ -197,6 +197,12 @@ def test_the_command_line_from_add_to_remove(
     assert tusp("add", "sedf-sc", raw, "--name", "ours", "--replace", "--allow-refused")[0] == 0
     listed = json.loads(tusp("list", "--json")[1])
     assert [(c["name"], c["adapter"], c["recordings"], c["refused"]) for c in listed] == [("ours", "sedf-sc", 2, 1)]
+    assert [(c["licence"], c["access"], c["people"]) for c in listed] == [("ODC-By 1.0", "open", 2)]
+    assert listed[0]["hours"] == pytest.approx(2 * 300 / 3600)
+    known = tusp("list", "--known")[1]
+    assert all(name in known for name in catalog.BUILT_IN)
+    cards = {card["name"]: card for card in json.loads(tusp("list", "--known", "--json")[1])}
+    assert (cards["shhs"]["access"], cards["shhs"]["nights"], cards["dod-h"]["hold_out"]) == ("agreement", 8444, True)
     status, out, err = tusp("audit", "ours")
     assert status == 2
     assert "SC4002E0" in out
