@@ -44,6 +44,8 @@ class Served:
     """Content-Length that is not true."""
     bytes_per_second: float | None = None
     status: int = 200
+    head_status: int = 200
+    """Of answers to HEAD alone."""
     query: str = ""
     """The request must have this in its query, else 403."""
     change_after_first: bytes | None = None
@@ -124,8 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
                 served.busy -= 1
                 wait = {} if served.retry_after is None else {"Retry-After": served.retry_after}
                 return self._plain(served.busy_status, wait)
-        if served.status != 200:
-            return self._plain(served.status, {})
+        status = served.status if body else max(served.status, served.head_status)
+        if status != 200:
+            return self._plain(status, {})
         if served.redirect is not None:
             return self._plain(302, {"Location": served.redirect})
         if served.query not in parts.query:

@@ -31,6 +31,7 @@ from tusp.datasets.fetching.items import Item, packaged_list, parse_list, safe_p
 from tusp.datasets.fetching.make_lists import make_list
 from tusp.datasets.fetching.run import Report, fetch
 from tusp.datasets.fetching.sources import SOURCES, Request, chosen
+from tusp.datasets.simulation import simulate
 from tusp.platform.errors import DataError, UserError
 
 TOKEN = "1234-se/cret"
@@ -455,6 +456,12 @@ def test_no_server_at_all_is_one_line(tmp_path: Path) -> None:
         fetch("sedf-sc", tmp_path, base_url=f"http://127.0.0.1:{port}", patience=replace(HASTY, attempts=2))
 
 
+def test_a_server_that_refuses_to_tell_sizes_is_asked_for_the_files(server: Server, tmp_path: Path) -> None:
+    one_file(server, head_status=403)
+    relisted(server, file_size=None)
+    assert shhs(server, tmp_path).count("fetched") == 1
+
+
 def test_access_denied_ends_the_whole_fetch(server: Server, tmp_path: Path) -> None:
     listing(server, {f"polysomnography/edfs/shhs1/shhs1-20000{n}.edf": noise(100, n) for n in range(9)})
     for path, served in server.files.items():
@@ -497,6 +504,7 @@ def test_an_interrupted_fetch_is_continued(server: Server, tmp_path: Path, numbe
     _, said = process.communicate(timeout=20)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert b"Traceback" not in said
+    assert said.endswith(b"go on from here\n") == (number == signal.SIGINT)
     had = part_size(tmp_path)
     assert 60_000 <= had < 400_000 and left_over(tmp_path) == [EDF]  # nothing half under its final name
 
@@ -709,6 +717,33 @@ def test_real_labels_of_cinc_pass_the_official_checksums(server: Server, shared_
         "arousal",
         "hea",
     ]
+
+
+@pytest.mark.parametrize("corpus", ["shhs", "dod-h"])
+def test_the_adapter_takes_what_was_fetched(server: Server, tmp_path: Path, corpus: str) -> None:
+    made = tmp_path / "made"
+    simulate(corpus, made, subjects=1, seed=1, hours=0.5, workers=1)
+    bodies = {
+        path.relative_to(made).as_posix(): path.read_bytes()
+        for path in made.rglob("*")
+        if path.suffix in {".edf", ".xml", ".h5", ".json"} and ".simulation" not in path.parts
+    }
+    if corpus == "shhs":
+        listing(server, bodies)
+    else:
+        h5 = {name: body for name, body in bodies.items() if name.endswith(".h5")}
+        server.files["dodh.zip"] = Served(body=dod_zip({f"dodh/{name}": body for name, body in h5.items()}))
+        server.files |= {f"scorers/dodh/{name}": Served(body=body) for name, body in bodies.items() if name not in h5}
+    dest = tmp_path / "nights"
+    assert fetch(corpus, dest, base_url=server.url, token=TOKEN, patience=HASTY).failed == []
+    adapter = adapters()[corpus]()
+    night = next(iter(bodies))
+    unfinished = dest / f".tusp-fetch/parts/{night}.part"  # of a later call that was interrupted
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"x")
+    there, fetched = adapter.discover(made), adapter.discover(dest)
+    assert fetched.refused == {} and [r.name for r in fetched.recordings] == [r.name for r in there.recordings] != []
+    assert [set(r.files) for r in fetched.recordings] == [set(r.files) for r in there.recordings]
 
 
 # --- archives ---

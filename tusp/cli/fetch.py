@@ -46,19 +46,23 @@ def fetch(
     from tusp.datasets.fetching import run
     from tusp.datasets.fetching.sources import NSRR_TOKEN
 
-    with _bar(dry_run) as progress:
-        report = run.fetch(
-            corpus,
-            dest,
-            recordings=recordings,
-            subset=subset,
-            jobs=jobs,
-            token=token or os.environ.get(NSRR_TOKEN),
-            base_url=base_url or os.environ.get("TUSP_FETCH_URL"),
-            archive=archive,
-            dry_run=dry_run,
-            progress=progress,
-        )
+    try:
+        with _bar(dry_run) as progress:
+            report = run.fetch(
+                corpus,
+                dest,
+                recordings=recordings,
+                subset=subset,
+                jobs=jobs,
+                token=token or os.environ.get(NSRR_TOKEN),
+                base_url=base_url or os.environ.get("TUSP_FETCH_URL"),
+                archive=archive,
+                dry_run=dry_run,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        errors.print("interrupted; repeat the command to go on from here", markup=False, soft_wrap=True)
+        raise typer.Exit(130) from None
     next_command = None if dry_run or report.failed else f"tusp datasets add {corpus} {shlex.quote(str(dest))}"
     for note in report.notes:
         errors.print(note, markup=False, soft_wrap=True)

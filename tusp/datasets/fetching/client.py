@@ -35,6 +35,10 @@ class HostRefused(UserError):  # noqa: N818
     """The server gives nothing at all: no use to ask for the other files."""
 
 
+class Unreachable(HostRefused):
+    """There is no connection to the server."""
+
+
 class Again(Exception):  # noqa: N818
     """The attempt failed in a way that passes; ``wait`` is the server's own wish in seconds."""
 
@@ -81,7 +85,7 @@ class Attempts:
         """
         patience = self._client.patience
         self._failures = 1 if progress else self._failures + 1
-        final = HostRefused if error.host else FileRefused
+        final = Unreachable if error.host else FileRefused
         if self._failures >= patience.attempts:
             raise final(f"{error}; tried {patience.attempts} times") from error
         if error.wait is not None and error.wait > patience.longest_retry_after_seconds:
@@ -227,7 +231,11 @@ class Client:
         return self.persistently(attempt)
 
     def size(self, url: str) -> int | None:
-        """Size that the server announces, None where it does not."""
+        """Size that the server announces, None where it does not.
+
+        Raises:
+            Unreachable: there is no connection to the server.
+        """
 
         def attempt() -> int | None:
             with self.answer("HEAD", url) as response:
@@ -236,8 +244,10 @@ class Client:
 
         try:
             return self.persistently(attempt)
-        except FileRefused:
-            return None  # said when the file itself is asked for
+        except Unreachable:
+            raise
+        except (FileRefused, HostRefused):
+            return None  # some servers refuse HEAD alone; what else is wrong is said when the file is asked for
 
 
 def _unreachable(error: requests.RequestException) -> bool:
