@@ -36,7 +36,17 @@ def listed(*arguments: str) -> list[str]:
 
 def test_help_lists_exactly_the_commands_that_exist() -> None:
     assert sorted(listed()) == ["datasets", "db", "doctor", "mlflow", "report", "status", "submit"]
-    assert sorted(listed("datasets")) == ["add", "audit", "fetch", "list", "remove", "simulate", "splits"]
+    assert sorted(listed("datasets")) == [
+        "add",
+        "audit",
+        "fetch",
+        "gc",
+        "list",
+        "prepare",
+        "remove",
+        "simulate",
+        "splits",
+    ]
     assert sorted(listed("datasets", "splits")) == ["export", "show", "verify"]
     assert sorted(listed("db")) == ["check", "upgrade"]
 

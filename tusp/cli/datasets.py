@@ -12,7 +12,9 @@ import typer
 from tusp.cli import splits
 from tusp.cli.context import current_settings
 from tusp.cli.fetch import fetch
+from tusp.cli.gc import gc
 from tusp.cli.output import console, errors, print_json, print_table
+from tusp.cli.prepare import prepare
 from tusp.cli.simulate import simulate
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ app = typer.Typer(help="The registry of corpora.", no_args_is_help=True)
 app.add_typer(splits.app, name="splits")
 app.command("simulate")(simulate)
 app.command("fetch")(fetch)
+app.command("prepare")(prepare)
+app.command("gc")(gc)
 
 Registered = Annotated[str, typer.Argument(help="Name of a registered corpus.", metavar="CORPUS")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -21,6 +21,7 @@ from tusp.datasets.recording import Adapter, RecordingFiles
 from tusp.datasets.recording_preparation import (
     PreparationSettings,
     Source,
+    note_settings,
     preparation_identity,
     prepare_recording,
 )
@@ -48,6 +49,8 @@ class PreparedCorpus:
     """Sorted by name."""
     refused: dict[str, str]
     """Recording to the reason why it cannot be used: those of the audit and those found while preparing."""
+    made: tuple[str, ...] = field(default=(), compare=False)
+    """Recordings that were prepared just now; the others were there already."""
     repaired: dict[str, str] = field(default_factory=dict)
     """Recordings that were in the store but torn, and what was wrong; they were prepared again."""
 
@@ -248,6 +251,8 @@ def prepare_corpus(
             for name in names
         ]
 
+    with disk_errors_named(f"prepare {corpus_name}", root):
+        note_settings(root, chosen)
     prepared = _find_or_make(
         identities,
         make_jobs,
@@ -276,6 +281,7 @@ def _find_or_make(
     refused: dict[str, str] = {}
     repaired: dict[str, str] = {}
     missing: list[str] = []
+    made: list[str] = []
     for name, identity in identities.items():
         folder = prepared_folder(root, fingerprint(identity))
         if not folder.exists():
@@ -292,6 +298,7 @@ def _find_or_make(
             refused[name] = outcome
         else:
             found.append(outcome)
+            made.append(name)
         if progress:
             progress(len(found) + len(refused), len(identities), name)
 
@@ -310,5 +317,6 @@ def _find_or_make(
         simulated=simulated,
         recordings=sorted(found, key=lambda recording: recording.name),
         refused=dict(sorted(refused.items())),
+        made=tuple(sorted(made)),
         repaired=repaired,
     )

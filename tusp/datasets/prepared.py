@@ -421,3 +421,19 @@ def sweep(root: Path) -> list[Path]:
                 remove_folder(temporary)
                 removed.append(temporary)
     return removed
+
+
+def remove_prepared(folder: Path) -> bool:
+    """Remove a prepared night, at once for every reader; false when another process writes it or waits for it.
+
+    Its name goes first: a process that is killed here leaves a temporary folder, which the next ``sweep`` removes.
+    """
+    root, digits = folder.parent, folder.name
+    with file_lock(_lock_path(root, digits), blocking=False) as obtained:
+        if not obtained:
+            return False
+        temporary = _temporary_folder(root, digits)
+        remove_folder(temporary)
+        folder.rename(temporary)
+        remove_folder(temporary)
+    return True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from tusp.datasets.prepared import (
 )
 from tusp.datasets.recording import Adapter, RecordingFiles
 from tusp.platform.errors import DataError, UserError
-from tusp.platform.files import disk_errors_named
+from tusp.platform.files import disk_errors_named, write_json_atomic
 from tusp.platform.identity import fingerprint
 
 if TYPE_CHECKING:
@@ -49,6 +50,40 @@ class PreparationSettings:
             raise UserError(f"wake_margin_minutes = {self.wake_margin_minutes} must be 0 or more")
         if not 0 < self.clip_iqr <= 1000:
             raise UserError(f"clip_iqr = {self.clip_iqr} must lie between 0 and 1000")
+
+
+LAST_SETTINGS: Final = "settings.json"
+"""In a corpus's folder of the prepared store: the settings it was prepared with last, for ``tusp datasets gc``."""
+
+
+def note_settings(root: Path, preparation: PreparationSettings) -> None:
+    """Note in a corpus's folder which settings it is prepared with now.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    try:
+        noted = last_settings(root)
+    except UserError:
+        noted = None  # damaged: noted anew
+    if noted != preparation:
+        write_json_atomic(root / LAST_SETTINGS, asdict(preparation))
+
+
+def last_settings(root: Path) -> PreparationSettings:
+    """The settings that a corpus was prepared with last; the default ones when that was not noted.
+
+    Raises:
+        UserError: the note is damaged.
+    """
+    path = root / LAST_SETTINGS
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return PreparationSettings(**noted)
+    except FileNotFoundError:
+        return PreparationSettings()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged; delete it and prepare the corpus again") from error
 
 
 @dataclass(frozen=True, kw_only=True)
