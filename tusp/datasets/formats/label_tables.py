@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tusp.datasets.formats.edf import unreadable
+from tusp.datasets.formats.edf import LONGEST_SECONDS, unreadable
 from tusp.datasets.formats.hypnograms import CSV_COLUMNS, MOST_CSV_BYTES, Run
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS
@@ -80,7 +81,10 @@ def runs_from_table(path: Path, columns: Columns | None = None) -> tuple[list[Ru
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MOST_CSV_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: not a regular file")
+        if status.st_size > MOST_CSV_BYTES:
             raise DataError(f"{path}: more than {MOST_CSV_BYTES // 2**20} MiB of labels")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -135,6 +139,8 @@ def _run(path: Path, line: int, row: Sequence[str], places: _Places, separator: 
         shown = [row[place].strip()[:20] for place in (places.onset, places.duration) if place is not None]
         named = ", duration ".join(repr(text) for text in shown)
         raise DataError(f"{path}: line {line}: onset {named} {'is' if len(shown) == 1 else 'are'} not seconds")
+    if max(abs(onset), duration or 0.0) > LONGEST_SECONDS:
+        raise DataError(f"{path}: line {line}: onset {onset:g} s or its duration is longer than any night")
     return Run(onset=onset, duration=duration, label=row[places.stage].strip())
 
 
