@@ -66,8 +66,7 @@ def prepare(
         found = len(prepared.recordings) - len(prepared.made)
         made = "1 night" if len(prepared.made) == 1 else f"{len(prepared.made)} nights"
         console.print(
-            f"{corpus}: {made} prepared, {found} were there already,"
-            f" {len(prepared.refused)} refused; in {folder}",
+            f"{corpus}: {made} prepared, {found} were there already, {len(prepared.refused)} refused; in {folder}",
             markup=False,
             soft_wrap=True,
         )

@@ -154,8 +154,7 @@ class WindowReader:
             self._pool = ThreadPoolExecutor(self.threads, "windows")
         cuts = [len(nights) * part // parts for part in range(parts + 1)]
         copies = [
-            self._pool.submit(self._copy, nights, starts, rows, out, begin, end)
-            for begin, end in pairwise(cuts[1:])
+            self._pool.submit(self._copy, nights, starts, rows, out, begin, end) for begin, end in pairwise(cuts[1:])
         ]
         self._copy(nights, starts, rows, out, 0, cuts[1])
         for copy in copies:
