@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import edf_files
+import h5py
+import numpy as np
 import pytest
 from fuzz.defective import DEFECTS
 from fuzz.formats import FORMATS
@@ -14,10 +16,15 @@ from fuzz.harness import Harness
 from fuzz.worker import generator, kept
 
 from tusp.datasets.audit import audit_recording
+from tusp.datasets.corpora.dcsm import Dcsm
 from tusp.datasets.corpora.folders import walk
 from tusp.datasets.corpora.sedf_sc import SedfSc
 from tusp.datasets.formats.edf import read_annotations, read_header
 from tusp.datasets.formats.hypnograms import runs_from_csv
+from tusp.datasets.formats.label_tables import runs_from_table
+from tusp.datasets.formats.wfdb import read_wfdb_header
+from tusp.datasets.recording import Hypnogram, RecordingFiles
+from tusp.datasets.splits import make_split, parse_manifest, to_json
 from tusp.platform.errors import LONGEST_MESSAGE, DataError, UserError
 from tusp.platform.identity import file_sha256
 
@@ -110,8 +117,10 @@ def test_a_link_in_a_circle_does_not_hide_a_folder(tmp_path: Path) -> None:
 def test_a_device_in_place_of_a_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     endless = tmp_path / "night.csv"
     endless.symlink_to("/dev/zero")
-    with pytest.raises(DataError, match="night.csv: not a regular file"):
+    with pytest.raises(DataError, match=r"night.csv: not a regular file"):
         runs_from_csv(endless)
+    with pytest.raises(DataError, match=r"night.csv: not a regular file"):
+        runs_from_table(endless)
     with pytest.raises(OSError, match="not a regular file"):
         file_sha256(endless)
     edf_files.write_night(tmp_path, "SC4001")
@@ -124,9 +133,10 @@ def test_a_device_in_place_of_a_file_is_not_read_to_its_end(tmp_path: Path) -> N
 def test_labels_beyond_any_night_are_refused_in_a_short_line(tmp_path: Path, cell: str) -> None:
     table = tmp_path / "night.csv"
     table.write_text(f"0,30,W\n{cell},30,N2\n")
-    with pytest.raises(DataError, match=r"night.csv: line 2: ") as error:
-        runs_from_csv(table)
-    assert len(str(error.value)) < 300
+    for reader in (runs_from_csv, runs_from_table):
+        with pytest.raises(DataError, match=r"night.csv: line 2: ") as error:
+            reader(table)
+        assert len(str(error.value)) < 300
 
 
 def test_annotations_beyond_any_night_are_refused(tmp_path: Path) -> None:
@@ -141,6 +151,53 @@ def test_absurd_physical_limits_make_no_samples(tmp_path: Path) -> None:
     header = read_header(path)
     assert header.signals[0].flaw == "physical limits are absurd (-192 to 1e+300)"
     assert header.signals[1].flaw is None
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000])
+def test_a_manifest_nested_without_end_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"split.json: not a split manifest"):
+        parse_manifest(text, where="split.json")
+
+
+def test_a_manifest_of_people_who_cannot_be_printed_is_refused() -> None:
+    people = {f"p{n}": (f"n{n}",) for n in range(4)}
+    text = to_json(make_split("mine", people, protocol="kfold", folds=2, seed=0))
+    with pytest.raises(UserError, match="not a printable text"):
+        parse_manifest(text.replace("p1", "p1\\u001b[31m"))
+
+
+def test_names_and_units_of_a_header_are_of_bounded_length(tmp_path: Path) -> None:
+    header = tmp_path / "a.hea"
+    header.write_text(f"a 1 200 6000\na.mat 16 1/{'x' * 9999} 16 0 0 0 0 {'C3-M2' * 9999}\n")
+    (signal,) = read_wfdb_header(header).signals
+    assert (len(signal.unit), len(signal.name)) == (20, 80)
+
+
+@pytest.mark.parametrize("rate", [0.02, [[1.0, 2.0], [3.0, 4.0]]])
+def test_an_hdf5_night_of_years_or_without_a_rate_is_refused_in_one_line(tmp_path: Path, rate: object) -> None:
+    folder = tmp_path / "tp005f7e68_a084_46bb_9f0a_b6a084155a1c"
+    folder.mkdir()
+    with h5py.File(folder / "psg.h5", "w") as file:
+        for name in ("C3-M2", "E1-M2"):
+            file[f"channels/{name}"] = np.zeros(100_000, "f4")
+        file["channels"].attrs["sample_rate"] = rate
+    (folder / "hypnogram.ids").write_text("0,30,W\n")
+    (night,) = Dcsm().discover(tmp_path).recordings
+    row = audit_recording(Dcsm(), tmp_path, night)
+    assert row.reason is not None
+    assert ("lasts 57.9 days" in row.reason) == (rate == 0.02)
+    assert all(problem.isprintable() for problem in (row.reason, *row.problems))
+
+
+def test_a_night_that_needs_too_much_memory_is_refused_like_any_other(tmp_path: Path) -> None:
+    class Greedy(SedfSc):
+        def hypnogram(self, recording: RecordingFiles) -> Hypnogram:
+            raise MemoryError
+
+    edf_files.write_night(tmp_path, "SC4001")
+    (night,) = Greedy().discover(tmp_path).recordings
+    row = audit_recording(Greedy(), tmp_path, night)
+    assert row.reason == f"{night.signals}: reading it needs more memory than there is"
 
 
 def test_messages_are_one_printable_line() -> None:

@@ -64,6 +64,8 @@ def plain_values(dataset: object) -> np.ndarray:
 class Hdf5Target(NightTarget):
     """What all HDF5 nights share: the mutator knows the sound files."""
 
+    exact_length = False
+
     def __init__(self, workspace: Path) -> None:
         self.mutator = Hdf5Mutator()
         super().__init__(workspace)

@@ -341,6 +341,8 @@ def audit_recording(
     except OSError as error:
         reason = "no permission to read it" if isinstance(error, PermissionError) else error.strerror or str(error)
         return replace(row, reason=f"{error.filename or files.signals}: {reason}")
+    except MemoryError:
+        return replace(row, reason=f"{files.signals}: reading it needs more memory than there is")
 
 
 def audit_recordings(

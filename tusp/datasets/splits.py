@@ -33,6 +33,8 @@ PARTS: Final = ("train", "validation", "test")
 
 MANIFEST_FORMAT: Final = "tusp-split"
 MANIFEST_VERSION: Final = 1
+LONGEST_TEXT: Final = 255
+"""Characters of a name in a manifest; file names are no longer either."""
 
 SUBSET_SEPARATOR: Final = ":"
 """Between a corpus and a named subset of its people: ``sedf-sc:sedf-20``."""
@@ -304,6 +306,8 @@ def parse_manifest(text: str, *, where: str = "split manifest") -> tuple[Split, 
         content = json.loads(text)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error})") from None
+    except RecursionError:
+        raise UserError(f"{where}: not a split manifest (nested too deeply)") from None
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
         raise UserError(f"{where}: not a split manifest; `tusp datasets splits export` writes one")
     if content.get("version") != MANIFEST_VERSION:
@@ -345,8 +349,8 @@ def from_json(text: str, *, where: str = "split manifest") -> Split:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
+        raise TypeError(f"{str(value)[:60]!r} is not a printable text of reasonable length")
     return value
 
 

@@ -21,7 +21,7 @@ from tusp.datasets.corpora.simulated import refuse_mixture
 from tusp.datasets.formats.hdf5 import attribute, excerpt, group_at, length, member, members, opened_hdf5
 from tusp.datasets.formats.hypnograms import runs_from_csv, to_epochs
 from tusp.datasets.recording import CorpusCard, Discovery, Hypnogram, RecordingFiles
-from tusp.platform.errors import DataError, UserError
+from tusp.platform.errors import DataError, UserError, one_line
 from tusp.platform.stages import N1, N2, N3, REM, UNSCORED, W
 
 LABEL_MAP: Final = {"W": W, "N1": N1, "N2": N2, "N3": N3, "REM": REM, "UNKNOWN": UNSCORED}
@@ -123,7 +123,7 @@ class Dcsm(Hdf5Nights):
         listed: list[tuple[Any, str, Hdf5Signal]] = []
         stated = False
         for label in members(group):
-            name = _CANONICAL.get(label.casefold(), label)
+            name = _CANONICAL.get(label.casefold(), one_line(label))
             try:
                 dataset = member(group, label)
                 if not isinstance(dataset, h5py.Dataset):
@@ -136,7 +136,9 @@ class Dcsm(Hdf5Nights):
                 continue
             stated = stated or rate is not None
             if rate is not None and not usable_rate(rate):
-                problems.append(f"{name}: a sample_rate of {str(rate)[:40]} is no sampling rate (channel not used)")
+                problems.append(
+                    f"{name}: a sample_rate of {' '.join(str(rate).split())[:40]} is no sampling rate (channel not used)"
+                )
             signal = Hdf5Signal(
                 name=name,
                 dataset=f"channels/{label}",

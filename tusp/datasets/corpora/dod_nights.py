@@ -33,7 +33,7 @@ from tusp.datasets.formats.hdf5 import (
     opened_hdf5,
 )
 from tusp.datasets.recording import CorpusCard, Discovery, Hypnogram, RecordingFiles, Stages
-from tusp.platform.errors import DataError, UserError
+from tusp.platform.errors import DataError, UserError, one_line
 from tusp.platform.scoring.consensus import BEST, consensus, ranking
 from tusp.platform.stages import EPOCH_SECONDS, N1, N2, N3, N_STAGES, REM, UNSCORED, W
 
@@ -242,10 +242,11 @@ class DodNights(Hdf5Nights):
                 continue
             rate, unit = attribute(group, "fs"), attribute(group, "unit")
             for label in members(group):
-                name = canonical.get(label.casefold(), label) if domain in ("eeg", "eog") else label
                 where = f"signals/{domain}/{label}"
+                name = canonical.get(label.casefold()) if domain in ("eeg", "eog") else None
+                name = one_line(name or label)
                 if name in signals:
-                    name = where
+                    name = one_line(where)
                 said = described.get(where, {})
                 try:
                     signals[name] = _signal(
@@ -281,9 +282,11 @@ def _signal(
     if stated is None:
         problems.append(f"no sampling rate stated; taken as {FALLBACK_RATE_HZ:g} Hz: {name}")
     elif not hertz:
-        problems.append(f"a sampling rate of {str(stated)[:40]} is none (channel not used): {name}")
+        problems.append(f"a sampling rate of {' '.join(str(stated).split())[:40]} is none (channel not used): {name}")
     elif of_group is not None and usable_rate(of_group) != hertz:
-        problems.append(f"sampling rate {hertz:g} Hz (description), not {str(of_group)[:40]} (group): {name}")
+        problems.append(
+            f"sampling rate {hertz:g} Hz (description), not {' '.join(str(of_group).split())[:40]} (group): {name}"
+        )
     text = unit.strip() if isinstance(unit, str) else ""
     factor = microvolts_per(text) if electrical else 1.0
     if factor is None and text:

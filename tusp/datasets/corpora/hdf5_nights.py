@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tusp.datasets.corpora.simulated import says_simulated
-from tusp.datasets.formats.edf import HIGHEST_RATE_HZ
+from tusp.datasets.formats.edf import HIGHEST_RATE_HZ, LONGEST_SECONDS
 from tusp.datasets.formats.hdf5 import attribute, dataset_at, numbers, opened_hdf5
 from tusp.datasets.recording import Adapter, Channel, RecordingFiles
 from tusp.platform.errors import DataError
@@ -77,7 +77,15 @@ class Hdf5Nights(Adapter):
             DataError: the file is not readable as this format.
         """
         with opened_hdf5(recording.signals) as file:
-            return self._night(file, recording.signals)
+            return self._bounded(file, recording.signals)
+
+    def _bounded(self, file: h5py.File, path: Path) -> Hdf5Night:
+        night = self._night(file, path)
+        for signal in night.signals:
+            if signal.sampling_rate_hz > 0 and signal.n_samples / signal.sampling_rate_hz > LONGEST_SECONDS:
+                days = signal.n_samples / signal.sampling_rate_hz / 86400
+                raise DataError(f"{path}: channel {signal.name[:40]!r} lasts {days:.3g} days; is its rate right?")
+        return night
 
     def signal_seconds(self, night: Hdf5Night) -> float:
         """Length of the longest EEG or EOG channel; 0 where there is none with a sampling rate."""
@@ -101,7 +109,7 @@ class Hdf5Nights(Adapter):
     def read(self, recording: RecordingFiles, name: str) -> npt.NDArray[np.float32]:
         path = recording.signals
         with opened_hdf5(path) as file:
-            night = self._night(file, path)
+            night = self._bounded(file, path)
             for signal in night.signals:
                 if signal.name == name:
                     samples = numbers(dataset_at(file, signal.dataset), path=path)

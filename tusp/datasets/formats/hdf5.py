@@ -29,8 +29,9 @@ import numpy.typing as npt
 from tusp.datasets.formats.edf import unreadable
 from tusp.platform.errors import DataError
 
-MOST_VALUES: Final = 48 * 3600 * 2000
-"""Longest one-dimensional dataset that is read: 48 h at 2,000 Hz, 1.4 GB in memory."""
+MOST_VALUES: Final = 36 * 3600 * 512
+"""Longest one-dimensional dataset that is read: 36 h at 512 Hz, 265 MB in memory and some three times that while it is
+examined. A file of kilobytes can hold as many zeros."""
 MOST_CHUNK_BYTES: Final = 2**29
 MOST_ATTRIBUTE_BYTES: Final = 2**20
 MOST_MEMBERS: Final = 10_000
@@ -354,8 +355,11 @@ def numbers(dataset: h5py.Dataset, *, path: Path, largest: int = MOST_VALUES) ->
     Raises:
         DataError: see :func:`length`; or the values cannot be decoded.
     """
-    length(dataset, path=path, largest=largest)
-    values = np.empty(dataset.shape, np.float32)
+    count = length(dataset, path=path, largest=largest)
+    try:
+        values = np.empty(dataset.shape, np.float32)
+    except MemoryError as error:
+        raise DataError(f"{path}: dataset {dataset.name!r}: no memory for its {count} values") from error
     _read(dataset, path, values, None)
     return values.reshape(-1)
 

@@ -26,6 +26,9 @@ from tusp.platform.errors import DataError
 MOST_HEADER_BYTES: Final = 2**20
 MOST_ANNOTATION_BYTES: Final = 2 * 2**20
 MOST_SAMPLES_PER_FRAME: Final = 1000
+LONGEST_NAME: Final = 80
+LONGEST_UNIT: Final = 20
+"""Characters that are kept of a signal's name and unit."""
 DEFAULT_RATE_HZ: Final = 250.0
 DEFAULT_GAIN: Final = 200.0
 DEFAULT_UNIT: Final = "mV"
@@ -185,9 +188,9 @@ def _signal(path: Path, line: str, index: int) -> WfdbSignal:
             raise DataError(f"{where}: gain {_shown(fields[2])} is not like 200, 1/uV or 655.35(-32768)/%")
         gain = value or DEFAULT_GAIN
         baseline = int(stated[2]) if stated[2] else baseline
-        unit = _printable(stated[3] or unit)
+        unit = _printable(stated[3] or unit)[:LONGEST_UNIT]
     return WfdbSignal(
-        name=_printable(fields[8].strip()) if len(fields) > 8 else f"signal {index + 1}",
+        name=_printable(fields[8].strip())[:LONGEST_NAME] if len(fields) > 8 else f"signal {index + 1}",
         unit=unit,
         file=_file_beside(path, fields[0]),
         format=form[1],
