@@ -3,10 +3,10 @@
 Example:
     python benchmarks/simulation.py --corpus sedf-sc --subjects 12 --hours 9
 
-YASA was trained on thousands of real nights; its staging of one EEG channel (Fpz-Cz, C4-M1 or C3-M2) and one EOG channel
-should agree with the simulated labels about as it does on real ones. It is optional (`pip install yasa`). The classifier (logistic regression on band
-powers and eye-movement features of five epochs, trained on other simulated people) shows that stages are
-neither trivially separable nor hopeless.
+YASA was trained on thousands of real nights; its staging of one EEG channel (Fpz-Cz, C4-M1 or C3-M2) and one EOG
+channel should agree with the simulated labels about as it does on real ones. It is optional (`pip install yasa`).
+The classifier (logistic regression on band powers and eye-movement features of five epochs, trained on other simulated
+people) shows that stages are neither trivially separable nor hopeless.
 """
 
 from __future__ import annotations
@@ -237,8 +237,9 @@ def classify(nights: Sequence[SimulatedNight], folds: int = 4) -> tuple[npt.NDAr
 def judge_with_yasa(
     nights: Sequence[SimulatedNight],
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """YASA's staging of the first EEG and the EOG, with age and sex where the files say them: (true, predicted) over all
-    nights in rule trim30."""
+    """YASA's staging of the first EEG and the EOG, with age and sex where the files say them.
+
+    Returns (true, predicted) over all nights in rule trim30."""
     import mne
     import yasa
 

@@ -55,8 +55,9 @@ def simulate(
             workers=workers,
             progress=lambda done, total, _: bar.update(task, completed=done, total=total),
         )
+    count = night_count(corpus, subjects=subjects, seed=seed, nights=nights)
     console.print(
-        f"{night_count(corpus, subjects=subjects, seed=seed, nights=nights)} simulated nights of {corpus} (seed {seed}) in {dest}",
+        f"{count} simulated nights of {corpus} (seed {seed}) in {dest}",
         markup=False,
         soft_wrap=True,
     )
