@@ -136,9 +136,8 @@ class Dcsm(Hdf5Nights):
                 continue
             stated = stated or rate is not None
             if rate is not None and not usable_rate(rate):
-                problems.append(
-                    f"{name}: a sample_rate of {' '.join(str(rate).split())[:40]} is no sampling rate (channel not used)"
-                )
+                said = " ".join(str(rate).split())[:40]
+                problems.append(f"{name}: a sample_rate of {said} is no sampling rate (channel not used)")
             signal = Hdf5Signal(
                 name=name,
                 dataset=f"channels/{label}",
