@@ -253,6 +253,76 @@ class Artefact(Base):
     size_bytes: Mapped[int]
 
 
+class Entry(Base):
+    """A row of a board that no cell made: an imported submission, or one scorer against the consensus of the others.
+
+    It was judged against one truth, known by the hash of its recordings' stages.
+    """
+
+    __tablename__ = "entries"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Hash of corpus, truth, kind and name."""
+    corpus: Mapped[str] = mapped_column(String(64))
+    truth_hash: Mapped[str] = mapped_column(String(64))
+    truth_kind: Mapped[str] = mapped_column(String(16))
+    """``corpus`` (a registered corpus), ``hypnograms`` or ``scorers`` (labels that lay apart)."""
+    kind: Mapped[str] = mapped_column(String(16))
+    """``imported`` or ``human``."""
+    name: Mapped[str] = mapped_column(String(128))
+    simulated: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    provenance: Mapped[dict[str, Any]]
+    """Author, address, file format, SHA-256 over the files, coverage, refused files, what is odd."""
+    protocols: Mapped[dict[str, Any]]
+    """Figures that cannot be derived from counts, by protocol: ``{"dreem": {...}}``."""
+    path: Mapped[str] = mapped_column(String(400))
+    """The kept hypnograms, relative to TUSP_HOME."""
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    __table_args__ = (
+        UniqueConstraint("corpus", "truth_hash", "kind", "name"),
+        CheckConstraint("kind IN ('imported', 'human')", name="kind_known"),
+        CheckConstraint("truth_kind IN ('corpus', 'hypnograms', 'scorers')", name="truth_kind_known"),
+    )
+
+
+class EntryCount(Base):
+    """Confusion counts of an entry in one recording under one rule; a recording that it does not cover has zeros."""
+
+    __tablename__ = "entry_counts"
+    entry_id: Mapped[str] = mapped_column(ForeignKey("entries.id", ondelete="CASCADE"), primary_key=True)
+    recording: Mapped[str] = mapped_column(String(128), primary_key=True)
+    rule: Mapped[str] = mapped_column(String(16), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(128))
+    n_scored: Mapped[int]
+    """Epochs that the truth scores under the rule; the counts add up to less where the entry covers less."""
+    n_w_w: Mapped[int]
+    n_w_n1: Mapped[int]
+    n_w_n2: Mapped[int]
+    n_w_n3: Mapped[int]
+    n_w_rem: Mapped[int]
+    n_n1_w: Mapped[int]
+    n_n1_n1: Mapped[int]
+    n_n1_n2: Mapped[int]
+    n_n1_n3: Mapped[int]
+    n_n1_rem: Mapped[int]
+    n_n2_w: Mapped[int]
+    n_n2_n1: Mapped[int]
+    n_n2_n2: Mapped[int]
+    n_n2_n3: Mapped[int]
+    n_n2_rem: Mapped[int]
+    n_n3_w: Mapped[int]
+    n_n3_n1: Mapped[int]
+    n_n3_n2: Mapped[int]
+    n_n3_n3: Mapped[int]
+    n_n3_rem: Mapped[int]
+    n_rem_w: Mapped[int]
+    n_rem_n1: Mapped[int]
+    n_rem_n2: Mapped[int]
+    n_rem_n3: Mapped[int]
+    n_rem_rem: Mapped[int]
+
+
 COUNT_COLUMNS = tuple(
     f"n_{true}_{predicted}" for true in ("w", "n1", "n2", "n3", "rem") for predicted in ("w", "n1", "n2", "n3", "rem")
 )
