@@ -107,9 +107,10 @@ def submit(
     with _bars(visible=not as_json) as tell:
         names, embedded = jobs.choose_corpora(store, settings, corpus or (), say=say, tell=tell)
         request = replace(request, hold_out=jobs.choose_hold_out(store, hold_out))
+        nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell, preparation=preparation)
+        # After preparing: that is when changed files were looked at.
         if experiment != WITHIN:
             jobs.refuse_shared_nights(store, names)
-        nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell, preparation=preparation)
     plan = make_plan(request, nights.corpora)
     todo = jobs.look_up(store, settings, plan, reuse=reuse)  # type: ignore[arg-type]
     if not as_json:
