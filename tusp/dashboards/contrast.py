@@ -19,6 +19,7 @@ import numpy as np
 
 from tusp.dashboards.judged import Judged
 from tusp.platform.scoring.counts import Counts
+from tusp.platform.scoring.evidence import FoldTest
 from tusp.platform.scoring.metrics import Floats, f1
 from tusp.platform.scoring.statistics import (
     Estimate,
@@ -96,6 +97,20 @@ class Contrast:
 
     stages: tuple[StageContrast, ...]
     verdict: str
+
+    variance: float = float("nan")
+    """Of the mean effect, from people: squared SD over their number."""
+
+    folds: FoldTest | None = None
+    """Nadeau and Bengio's corrected t-test over folds, a sensitivity line; None with fewer than two folds, and where
+    every fold judges the same people."""
+
+    parameters: int | None = None
+    """The same combination of the arms' parameters: what the effect costs."""
+
+    training_seconds: float = float("nan")
+    """The same combination of the arms' mean training time of a cell; NaN where their cells ran on different
+    devices."""
 
 
 def specify(arms: Mapping[str, Mapping[str, object]]) -> list[ContrastSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,15 @@ import pandas as pd
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant, matrices
 from tusp.dashboards.judged import Judged, judge
+from tusp.platform.scoring.evidence import PairTest, VarianceComponents
 from tusp.platform.scoring.metrics import Floats, accuracy, kappa, macro_f1
-from tusp.platform.scoring.statistics import PooledScores, nan_mean, pooled_scores
+from tusp.platform.scoring.sleep_statistics import Agreement
+from tusp.platform.scoring.statistics import Estimate, PooledScores, nan_mean, pooled_scores
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
 from tusp.platform.store.models import COUNT_COLUMNS
 
 BASELINE = "majority stage"
+NOTHING: Final = Estimate(value=float("nan"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Row:
 
     name: str
     kind: str
-    """``arm`` or ``baseline``."""
+    """``arm``, ``imported``, ``human`` or ``baseline``."""
 
     scores: PooledScores
     per_recording: Mapping[str, Spread]
@@ -81,6 +84,25 @@ class Row:
     settings: str | None
     """Beginning of the hash of model and recipe; None for the baseline."""
 
+    rank: Estimate = NOTHING
+    """Among the ranked rows over the people judged in all of them, 1 the best, with an interval over resamples of these
+    people; NaN where the row is not ranked."""
+
+    unranked: str | None = None
+    """Why an imported, human or published row, or an arm, is not ranked; None for ranked rows and the baseline."""
+
+    variance: VarianceComponents | None = None
+    """Of macro-F1 per person, between people and seeds; None with one seed."""
+
+    coverage: float = float("nan")
+    """Share of the truth's epochs that an imported submission or a human scorer gives, 0 to 1."""
+
+    provenance: Mapping[str, Any] | None = None
+    """Where an imported, human or published row comes from."""
+
+    sleep: tuple[Agreement, ...] = ()
+    """Sleep statistics against the expert's, where they were asked for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
@@ -98,6 +120,18 @@ class Board:
     """Recordings in which the rule judges nothing."""
 
     notes: tuple[str, ...]
+
+    pairs: tuple[PairTest, ...] = ()
+    """All pairs of ranked rows on the people judged in all of them, one Holm family."""
+
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Names of ranked rows that no pair test tells apart, the best first."""
+
+    compared_people: int = 0
+    """People judged in every ranked row: ranks and pairs are about them."""
+
+    published: tuple[Any, ...] = ()
+    """Published figures for the same corpus and rule, never ranked."""
 
     @property
     def title(self) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from tusp.dashboards.across import Across
 from tusp.dashboards.frames import Selection, select_results
 from tusp.dashboards.leaderboard import Board, build_boards
+from tusp.dashboards.suites import SuiteTable
 from tusp.platform.errors import UserError
 from tusp.platform.store.session import Store
 
@@ -29,6 +31,30 @@ class SubmissionNote:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProblemKind:
+    """A kind of problem that the audit found, and in how many usable recordings."""
+
+    kind: str
+    recordings: int
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightsNote:
+    """What the audit says of one corpus of the report."""
+
+    corpus: str
+    usable: int
+    refused: int
+    with_problems: int
+    """Usable recordings with something to know about."""
+    unscored_share: float
+    """Of the epochs of the usable recordings, 0 to 1; NaN without any."""
+    problems: tuple[ProblemKind, ...]
+    """The most frequent first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Boards (one per corpus judged on and way of training), never mixing simulated and real nights."""
 
@@ -44,6 +70,18 @@ class Report:
     submissions: tuple[SubmissionNote, ...]
     boards: tuple[Board, ...]
     superseded: int
+
+    recomputed: bool = False
+    """The counts were made from kept predictions, since the cells did not count this rule."""
+
+    nights: tuple[NightsNote, ...] = ()
+    """Audits of the registered corpora of the boards, by name."""
+
+    across: Across = field(default_factory=Across)
+    """Several corpora at once."""
+
+    suite: SuiteTable | None = None
+    """The table of a suite, where one was asked for (:func:`tusp.dashboards.suites.suite_table`)."""
 
 
 def build_report(
