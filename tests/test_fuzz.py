@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,10 @@ from tusp.datasets.audit import audit_recording
 from tusp.datasets.corpora.dcsm import Dcsm
 from tusp.datasets.corpora.folders import walk
 from tusp.datasets.corpora.sedf_sc import SedfSc
+from tusp.datasets.fetching.archives import unpack_listed
+from tusp.datasets.fetching.client import Client, Patience
+from tusp.datasets.fetching.items import Item
+from tusp.datasets.fetching.transfer import Part
 from tusp.datasets.formats.edf import read_annotations, read_header
 from tusp.datasets.formats.hypnograms import runs_from_csv
 from tusp.datasets.formats.label_tables import runs_from_table
@@ -198,6 +205,45 @@ def test_a_night_that_needs_too_much_memory_is_refused_like_any_other(tmp_path: 
     (night,) = Greedy().discover(tmp_path).recordings
     row = audit_recording(Greedy(), tmp_path, night)
     assert row.reason == f"{night.signals}: reading it needs more memory than there is"
+
+
+def _zip(name: str) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as made:
+        made.writestr("night/a.bin", b"abc")
+        info = zipfile.ZipInfo("x")
+        info.filename = name
+        made.writestr(info, b"evil")
+    return held.getvalue()
+
+
+def _tar(headers: dict[str, str]) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w", format=tarfile.PAX_FORMAT) as made:
+        info = tarfile.TarInfo("night/a.bin")
+        info.size, info.pax_headers = 3, headers
+        made.addfile(info, io.BytesIO(b"abc"))
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (_zip("../../evil"), "leaves the folder"),
+        (_zip("night/b.bin").replace(b"PK\1\2", b"PK\1\2", 1)[:-6] + b"\xff\xff\0\0\0\0", "lies outside the file"),
+        (_zip(""), "a member without a name"),
+        (_tar({"GNU.sparse.realsize": "1e9"}), "not a whole zip or tar archive"),
+        (_tar({"path": "../../evil"}), "leaves the folder"),
+    ],
+)
+def test_hostile_archives_are_refused_whole(tmp_path: Path, content: bytes, reason: str) -> None:
+    archive = tmp_path / "corpus.archive"
+    archive.write_bytes(content)
+    item = Item(path="night/a.bin", url=str(archive), recording="night", size=3)
+    client = Client(patience=Patience(), secrets=())
+    placed = Part(tmp_path / "part"), tmp_path / "out" / "a.bin"
+    with pytest.raises(DataError, match=reason):
+        list(unpack_listed(client, archive, {item.path: item}, lambda item: placed, lambda count: None))
 
 
 def test_messages_are_one_printable_line() -> None:

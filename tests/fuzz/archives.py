@@ -52,6 +52,8 @@ class ArchiveTarget(Target):
         super().__init__(workspace)
         self.sound = sound_files()
         self.client = Client(patience=Patience(), secrets=())
+        self.bombs: dict[str, bytes] = {}
+        """Made when first wanted: packing them takes a while."""
         self.seeds = self.build()
 
     def build(self) -> list[bytes]:
@@ -141,8 +143,8 @@ class ArchiveTarget(Target):
         return there
 
 
-def _bomb_bytes() -> bytes:
-    return bytes(2**26)
+BOMB = bytes(2**26)
+BOMB_NAMES = ("night/a.bin", "bomb", "x/other/c.bin")
 
 
 class ZipTarget(ArchiveTarget):
@@ -179,16 +181,17 @@ class ZipTarget(ArchiveTarget):
             info.external_attr = mode << 16
             return self._zip(zipfile.ZIP_DEFLATED, None, (info,)), f"{info.filename} is of mode {mode:o}", False
         if kind == 4:
-            names = ("night/a.bin", "bomb", "x/other/c.bin")
-            name = names[pick(rng, names)]
-            return self._zip(zipfile.ZIP_DEFLATED, {name: _bomb_bytes()}), f"{name} is 64 MiB of zeros", True
+            name = BOMB_NAMES[pick(rng, BOMB_NAMES)]
+            return self._bomb(name), f"{name} is 64 MiB of zeros", True
         if kind == 5:  # many entries of one packed file, as overlapping bombs have
             raw = bytearray(self._zip(zipfile.ZIP_DEFLATED))
             end = raw.rfind(b"PK\5\6")
             start = struct.unpack("<I", raw[end + 16 : end + 20])[0]
-            count = int(2 ** rng.uniform(1, 14))
+            count = int(2 ** rng.uniform(1, 11))
             table = bytes(raw[start:end]) * count
-            tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 3 * count % 65536, 3 * count % 65536, len(table) % 2**32, start, 0)
+            tail = struct.pack(
+                "<4s4H2IH", b"PK\5\6", 0, 0, 3 * count % 65536, 3 * count % 65536, len(table) % 2**32, start, 0
+            )
             return bytes(raw[:start]) + table + tail, f"{3 * count} entries of the same files", False
         if kind == 6:  # sizes that are not so
             raw = bytearray(self._zip(zipfile.ZIP_DEFLATED))
@@ -200,9 +203,14 @@ class ZipTarget(ArchiveTarget):
             return bytes(raw), f"entry states {size} bytes", False
         held = io.BytesIO()
         with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as made:
-            for index in range(int(10 ** rng.uniform(1, 3.7))):
+            for index in range(int(10 ** rng.uniform(1, 3))):
                 made.writestr(f"{index}/night/a.bin", b"x")
         return held.getvalue(), "many small files", False
+
+    def _bomb(self, name: str) -> bytes:
+        if name not in self.bombs:
+            self.bombs[name] = self._zip(zipfile.ZIP_DEFLATED, {name: BOMB})
+        return self.bombs[name]
 
     def fields(self, raw: bytes, rng: Rng) -> tuple[bytes, str]:
         marks = (b"PK\1\2", b"PK\3\4", b"PK\5\6")
@@ -227,7 +235,12 @@ class ZipTarget(ArchiveTarget):
                     continue
                 digest = Digest(algorithm="crc32", value=member.crc32) if member.crc32 else None
                 item = Item(
-                    path=f"{index}", url=str(archive), recording="n", size=member.size, digest=digest, member=member.name
+                    path=f"{index}",
+                    url=str(archive),
+                    recording="n",
+                    size=member.size,
+                    digest=digest,
+                    member=member.name,
                 )
                 target = folder / str(index)
                 unpack_member(self.client, item, Part(folder / f"{index}.part"), target, lambda count: None)
@@ -283,17 +296,15 @@ class TarTarget(ArchiveTarget):
             info.name = names[pick(rng, names)]
             return self._tar(tarfile.GNU_FORMAT, ((info, b""),)), f"{info.name} is of type {info.type!r}", False
         if kind == 4:
-            content = _bomb_bytes()
-            info.size = len(content)
-            held = self._tar(first=((info, content),))
-            packed = gzip.compress(held, 6) if rng.random() < 0.5 else lzma.compress(held, preset=0)
-            return packed, "64 MiB of zeros, packed", True
+            return self._bomb("gzip" if rng.random() < 0.5 else "lzma"), "64 MiB of zeros, packed", True
         if kind == 5:
             keys = ("size", "path", "linkpath", "GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.name",
                     "GNU.sparse.major", "mtime", "uid", "hdrcharset", "comment")  # fmt: skip
             values = ("-1", "9" * 300, "1e9", "", "../../evil", "/tmp/tusp-fuzz-evil", "0,10,999999999999,10", "1", "\x1b[2J",
                       "x" * 100_000, "BINARY", "nan", "4")  # fmt: skip
-            info.pax_headers = {keys[pick(rng, keys)]: values[pick(rng, values)] for _ in range(int(rng.integers(1, 4)))}
+            info.pax_headers = {
+                keys[pick(rng, keys)]: values[pick(rng, values)] for _ in range(int(rng.integers(1, 4)))
+            }
             info.size = 4
             said = str({key: value[:20] for key, value in info.pax_headers.items()})
             return self._tar(first=((info, b"evil"),)), f"headers {said}", False
@@ -305,6 +316,14 @@ class TarTarget(ArchiveTarget):
         raw[148:156] = b" " * 8
         raw[148:156] = b"%06o\0 " % sum(raw[:512])
         return bytes(raw), f"size field {size!r}", False
+
+    def _bomb(self, packing: str) -> bytes:
+        if packing not in self.bombs:
+            info = tarfile.TarInfo("night/a.bin")
+            info.size = len(BOMB)
+            held = self._tar(first=((info, BOMB),))
+            self.bombs[packing] = gzip.compress(held, 6) if packing == "gzip" else lzma.compress(held, preset=0)
+        return self.bombs[packing]
 
     def fields(self, raw: bytes, rng: Rng) -> tuple[bytes, str]:
         """Another byte in a header block, with the checksum that fits it."""

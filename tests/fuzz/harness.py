@@ -22,6 +22,8 @@ CPU_SECONDS = 5.0
 WALL_SECONDS = 30.0
 """Generous, since the machine may be busy with something else; processor time is what counts."""
 MEMORY_BYTES = 2**30
+MEMORY_DISK = Path("/dev/shm")
+"""Where cases are written, when there is room: thousands of small files, some of them synced."""
 OUTCOMES = ("refused", "equal", "different")
 
 
@@ -83,7 +85,8 @@ class Harness:
         self.worker: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Harness:
-        self.workspace = Path(tempfile.mkdtemp(prefix="tusp-fuzz-"))
+        in_memory = MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free > 2**29
+        self.workspace = Path(tempfile.mkdtemp(prefix="tusp-fuzz-", dir=MEMORY_DISK if in_memory else None))
         self.log = self.workspace / "worker.log"
         return self
 

@@ -48,7 +48,11 @@ def _wild_shape(file: h5py.File, name: str, rng: Rng) -> str:
         (old.size * 1000,),
     )  # fmt: skip
     shape = shapes[pick(rng, shapes)]
-    chunks = tuple(min(extent, 1024) if len(shape) == 1 else min(extent, 16) for extent in shape) if shape and 0 not in shape else None
+    chunks = (
+        tuple(min(extent, 1024) if len(shape) == 1 else min(extent, 16) for extent in shape)
+        if shape and 0 not in shape
+        else None
+    )
     dataset = _put(file, name, shape=shape, dtype=old.dtype, chunks=None if len(shape) > 8 else chunks)
     if rng.random() < 0.5 and chunks is not None and len(shape) == 1:
         dataset[: min(old.size, shape[0])] = old.reshape(-1)[: min(old.size, shape[0])]
@@ -57,7 +61,25 @@ def _wild_shape(file: h5py.File, name: str, rng: Rng) -> str:
 
 def _another_type(file: h5py.File, name: str, rng: Rng) -> str:
     old = file[name][()].reshape(-1)
-    kinds = ("S8", "f8", ">f4", ">i2", "f2", "i8", "u1", "i1", "c8", "?", "vlen", "text", "compound", "enum", "reference", "empty", "array")
+    kinds = (
+        "S8",
+        "f8",
+        ">f4",
+        ">i2",
+        "f2",
+        "i8",
+        "u1",
+        "i1",
+        "c8",
+        "?",
+        "vlen",
+        "text",
+        "compound",
+        "enum",
+        "reference",
+        "empty",
+        "array",
+    )
     kind = kinds[pick(rng, kinds)]
     if kind == "vlen":
         dataset = _put(file, name, shape=(4,), dtype=h5py.vlen_dtype("f4"))
@@ -226,7 +248,17 @@ def _attribute(file: h5py.File, name: str, rng: Rng) -> str:
             return f"attribute {key} of {node} gone"
     else:
         node = (*groups, *datasets)[pick(rng, (*groups, *datasets))]
-        keys = ("sample_rate", "fs", "unit", "channel_index", "description", "date", "comment", "duration", "MATLAB_class")
+        keys = (
+            "sample_rate",
+            "fs",
+            "unit",
+            "channel_index",
+            "description",
+            "date",
+            "comment",
+            "duration",
+            "MATLAB_class",
+        )
         key = keys[pick(rng, keys)]
     if key in file[node].attrs:
         del file[node].attrs[key]

@@ -24,7 +24,9 @@ RATE = 64
 """Lower than the corpora's, so that a case takes less time."""
 
 
-def write_dcsm(folder: Path, *, seconds: int, seed: int, place: str = "file", storage: Mapping[str, object] | None = None) -> None:
+def write_dcsm(
+    folder: Path, *, seconds: int, seed: int, place: str = "file", storage: Mapping[str, object] | None = None
+) -> None:
     """A night with its sampling rate at the file, the group or every dataset."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
@@ -111,7 +113,9 @@ class DcsmTarget(Hdf5Target):
                 names = [name for name in DCSM_CHANNELS if name.casefold() == key.casefold()]
                 try:
                     dataset = group.get(key)
-                    stated = [node.attrs["sample_rate"] for node in (dataset, group, file) if "sample_rate" in node.attrs]
+                    stated = [
+                        node.attrs["sample_rate"] for node in (dataset, group, file) if "sample_rate" in node.attrs
+                    ]
                     rate = float(np.asarray(stated[0]).reshape(-1)[0])
                     values = plain_values(dataset)
                 except NOT_READ:
@@ -155,7 +159,16 @@ def write_dod(folder: Path, uuid: str, *, seconds: int, seed: int, described: bo
             group.attrs["unit"] = "µV"
             for name in names:
                 group.create_dataset(name, data=rng.normal(0, 30, seconds * RATE).astype("f4"), compression="gzip")
-                entries.append({"fs": RATE, "unit": "µV", "path": f"signals/{kind}/{name}", "name": name, "domain": kind, "default": True})
+                entries.append(
+                    {
+                        "fs": RATE,
+                        "unit": "µV",
+                        "path": f"signals/{kind}/{name}",
+                        "name": name,
+                        "domain": kind,
+                        "default": True,
+                    }
+                )
         file.create_dataset("hypnogram", data=np.array(SCORES[0][:n_epochs], "i8"))
         if described:
             file.attrs["description"] = json.dumps(entries)
@@ -207,7 +220,11 @@ class DodTarget(Hdf5Target):
                         values = plain_values(dataset)
                     except NOT_READ:
                         continue
-                    stated = [e["fs"] for e in entries if str(e.get("path", "")).strip("/") == f"signals/{kind}/{name}" and "fs" in e]
+                    stated = [
+                        e["fs"]
+                        for e in entries
+                        if str(e.get("path", "")).strip("/") == f"signals/{kind}/{name}" and "fs" in e
+                    ]
                     if "fs" in dataset.parent.attrs:
                         stated.append(dataset.parent.attrs["fs"])
                     rate = float(np.asarray([*stated, 250.0][0]).reshape(-1)[0])

@@ -256,9 +256,7 @@ class NightTarget(Target):
             if not 0 < rate < 1e6:
                 raise Finding(f"{name}: rate of {rate} Hz accepted")
             if not np.isfinite(samples).all() and not any(
-                word in problem.casefold()
-                for problem in read.problems
-                for word in ("finite", "missing", "no number")
+                word in problem.casefold() for problem in read.problems for word in ("finite", "missing", "no number")
             ):
                 raise Finding(f"{name}: samples that are not finite, and no problem says so: {read.problems}")
         if not read.samples:

@@ -108,7 +108,21 @@ def annotation_words(raw: bytes, rng: Rng) -> tuple[bytes, str]:
     elif kind == 1:
         del words[at]
     elif kind == 2:
-        notes = ("W", "N1", "N2", "N3", "R", "", "x" * 255, "(resp", "\x1b[2J", "## time resolution: 100", "W\0N2", "é", "N9")
+        notes = (
+            "W",
+            "N1",
+            "N2",
+            "N3",
+            "R",
+            "",
+            "x" * 255,
+            "(resp",
+            "\x1b[2J",
+            "## time resolution: 100",
+            "W\0N2",
+            "é",
+            "N9",
+        )
         delta = int(rng.choice([0, 1, 999, 6000, 2**31 - 1, 2**31, 2**32 - 6000, 2**32 - 1]))
         words.insert(at, annotation(delta, notes[pick(rng, notes)]))
     else:
@@ -187,7 +201,11 @@ class WfdbTarget(NightTarget):
             scale = float(gain.split("(")[0] or 0) or 200.0
             begin = sum(per_frame[:index])
             column = body[:, begin : begin + per_frame[index]].reshape(-1)
-            values = (column.astype(np.float64) - baseline_value) / scale * _TO_MICROVOLTS.get((unit or "mV").casefold(), 1.0)
+            values = (
+                (column.astype(np.float64) - baseline_value)
+                / scale
+                * _TO_MICROVOLTS.get((unit or "mV").casefold(), 1.0)
+            )
             values[column == -32768] = np.nan
             samples[row[8].strip() if len(row) > 8 else f"signal {index + 1}"] = (rate * per_frame[index], values)
         n_epochs = int(n_samples / rate / 30 + 1e-9)
@@ -208,7 +226,9 @@ class WfdbTarget(NightTarget):
                     stages[epoch] = marks[0]
             return stages
         notes = [(sample, note.strip()) for sample, note in second_reader(labels[0].read_bytes()) if note.strip()]
-        resolution = [float(note.split(":")[1]) for at, note in notes if note.startswith("## time resolution:") and at == 0]
+        resolution = [
+            float(note.split(":")[1]) for at, note in notes if note.startswith("## time resolution:") and at == 0
+        ]
         ticks = resolution[0] if resolution and resolution[0] > 0 else rate
         notes = [(at, note) for at, note in notes if not (note[0] == "(" or note[-1] == ")" or note.startswith("## "))]
         notes.sort(key=lambda note: note[0])

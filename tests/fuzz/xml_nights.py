@@ -26,7 +26,21 @@ ALIASES = {
 }
 CONCEPTS = ("Wake|0", "Stage 1 sleep|1", "Stage 2 sleep|2", "Stage 3 sleep|3", "REM sleep|5", "Stage 4 sleep|4")
 NUMBERS = ("0", "1", "2", "3", "5", "4")
-ENCODINGS = ("utf-16", "utf-7", "utf-32", "latin-1", "ascii", "idna", "punycode", "unicode_escape", "rot13", "zlib", "cp037", "x", "")
+ENCODINGS = (
+    "utf-16",
+    "utf-7",
+    "utf-32",
+    "latin-1",
+    "ascii",
+    "idna",
+    "punycode",
+    "unicode_escape",
+    "rot13",
+    "zlib",
+    "cp037",
+    "x",
+    "",
+)
 
 
 def write_edf(path: Path, *, seconds: int, seed: int) -> None:
@@ -142,7 +156,14 @@ def _restructured(root: ElementTree.Element, rng: Rng) -> tuple[bytes, str]:
         (with_numbers[pick(rng, with_numbers)] if with_numbers else node).text = text
         said = f"number {text[:20]!r}"
     elif kind == 5:
-        texts = [n.text for n in nodes if n.text] + ["Wake|0", "REM sleep|5", "Stages|Stages", "7", "9", "Stage 2 sleep"]
+        texts = [n.text for n in nodes if n.text] + [
+            "Wake|0",
+            "REM sleep|5",
+            "Stages|Stages",
+            "7",
+            "9",
+            "Stage 2 sleep",
+        ]
         node.text = texts[pick(rng, texts)]
         said = f"{node.tag} is {str(node.text)[:20]!r}"
     elif kind == 6:

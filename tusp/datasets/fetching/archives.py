@@ -5,10 +5,12 @@ A zip on a server is read by range, so that one night of a large archive can be 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -38,6 +40,10 @@ _DAMAGED: Final = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
+    ValueError,  # a number in a header that is none, or too large
+    IndexError,
+    struct.error,
+    OverflowError,
     RuntimeError,  # an encrypted member, or a compression that Python does not know
 )
 _RANGE: Final = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
@@ -56,6 +62,8 @@ class Member:
 def _checked_name(where: str, name: str) -> str:
     """The name, when it stays below whatever folder it is put into; an archive with another one is hostile."""
     parts = re.split(r"[/\\]", name)
+    if not name:
+        raise DataError(f"{where}: refused, holds a member without a name")
     if name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
         raise DataError(f"{where}: refused, holds {name[:200]!r}, which leaves the folder it is unpacked into")
     return name
@@ -170,6 +178,10 @@ def _damage_named(where: str) -> Iterator[None]:
         yield
     except _DAMAGED as error:
         raise DataError(f"{where}: not a whole zip or tar archive ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: the table of contents points before the file's beginning
+            raise
+        raise DataError(f"{where}: not a whole zip archive (an entry lies outside the file)") from error
     except DataError as error:
         if str(error).startswith("an archive"):
             raise DataError(f"{where}: refused, {error}") from error
