@@ -159,15 +159,16 @@ def measure_sleep_edf(folder: Path) -> dict[str, Any]:
 def dod_h_nights(folder: Path) -> dict[str, Codes]:
     """Consensus of the four best scorers of every night of scorers.json, on the cut and trimmed span."""
     lists = json.loads((folder / "scorers.json").read_text())
-    nights = {}
-    for record in lists[min(lists)]:
-        votes = np.array([lists[scorer][record] for scorer in sorted(lists)], dtype=np.int8)
-        scored = votes >= 0
-        first = int(scored.argmax(axis=1).max())
-        end = votes.shape[1] - int(scored[:, ::-1].argmax(axis=1).max())
-        votes = votes[:, max(first, FIRST_EPOCH.get(record, 0)) : min(end, LAST_EPOCH.get(record, end))]
-        nights[record] = best_four(votes)
-    return nights
+    return {record: best_four(dod_h_votes(lists, record)) for record in lists[min(lists)]}
+
+
+def dod_h_votes(lists: dict[str, dict[str, list[int]]], record: str) -> Codes:
+    """What every scorer gave the epochs that count, [scorer, epoch]."""
+    votes = np.array([lists[scorer][record] for scorer in sorted(lists)], dtype=np.int8)
+    scored = votes >= 0
+    first = int(scored.argmax(axis=1).max())
+    end = votes.shape[1] - int(scored[:, ::-1].argmax(axis=1).max())
+    return votes[:, max(first, FIRST_EPOCH.get(record, 0)) : min(end, LAST_EPOCH.get(record, end))]
 
 
 def measure_clinic(nights: dict[str, Codes]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ CHANNELS: Final = (
 DERIVED: Final = {
     name: Derivation(plus=name[:2], minus=name[3:], rate_hz=RATE_HZ) for name in CHANNELS if name[2:4] == "-M"
 }
+RECORDER_ORDER: Final = (*DERIVED, *(name for name in CHANNELS if name not in DERIVED))
+"""What ``channel_index`` counts: not the order of the names, in which HDF5 lists them."""
 
 MICROVOLT_STEP: Final = 2.0**-3
 VOLT_STEP: Final = 2.0**-23
@@ -118,12 +120,12 @@ def write_night(plan: NightPlan, destination: Path) -> tuple[Path, Path]:
     with new_hdf5(psg) as file:
         group = file.create_group("channels")
         datasets = []
-        for index, (name, samples) in enumerate(draw_channels(plan, night, person)):
+        for name, samples in draw_channels(plan, night, person):
             electric = name != "SPO2"
             values = samples * np.float32(1e-6) if volts and electric else samples
             datasets.append(add_samples(group, name, values, step=VOLT_STEP if volts and electric else MICROVOLT_STEP))
             if ordered < 0.7:
-                datasets[-1].attrs["channel_index"] = index
+                datasets[-1].attrs["channel_index"] = RECORDER_ORDER.index(name)
         for node in ([file], [group], datasets)[0 if where < 0.5 else 1 if where < 0.75 else 2]:
             node.attrs["sample_rate"] = RATE_HZ
             node.attrs["date"] = day.strftime("%Y-%m-%d %H:%M:%S")
