@@ -258,7 +258,7 @@ def _audit_table(audit: CorpusAudit) -> None:
     for line in audit.shared:
         _say(line)
     if audit.excluded:
-        _say(f"excluded by the description: {', '.join(audit.excluded)}")
+        _say(f"left out, as the description or the corpus says: {', '.join(audit.excluded)}")
 
 
 def _audit_json(audit: CorpusAudit, changes: Mapping[str, Sequence[str]]) -> dict[str, Any]:

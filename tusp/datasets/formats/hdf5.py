@@ -29,7 +29,7 @@ import numpy.typing as npt
 from tusp.datasets.formats.edf import unreadable
 from tusp.platform.errors import DataError
 
-MOST_VALUES: Final = 36 * 3600 * 512
+MOST_VALUES: Final = 24 * 3600 * 1024
 """Longest one-dimensional dataset that is read: 36 h at 512 Hz, 265 MB in memory and some three times that while it is
 examined. A file of kilobytes can hold as many zeros."""
 MOST_CHUNK_BYTES: Final = 2**29
