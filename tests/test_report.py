@@ -448,7 +448,7 @@ def test_wrong_requests_are_one_line(store: Store) -> None:
         build_report(store)
     two_arms(store)
     for arguments, message in [
-        ({"rule": "trim20"}, "no scoring rule 'trim20'; rules are full, trim30"),
+        ({"rule": "trimmed"}, "no scoring rule 'trimmed'; rules are full, trim30, trim<minutes> or lights"),
         ({"submission": "frist"}, "no submission 'frist'; did you mean first"),
         ({"submission": "zzz"}, "no submission 'zzz'; `tusp status` lists them"),
         ({"corpus": "sedf-cs"}, "'sedf-cs'; did you mean sedf-sc"),
@@ -478,4 +478,4 @@ def test_command_line(tmp_path: Path, store: Store) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert wrong.returncode == 2
-    assert wrong.stderr == "tusp: no scoring rule 'half'; rules are full, trim30\n"
+    assert wrong.stderr == "tusp: no scoring rule 'half'; rules are full, trim30, trim<minutes> or lights\n"

@@ -19,7 +19,7 @@ import numpy as np
 
 from tusp.dashboards.judged import Judged
 from tusp.platform.scoring.counts import Counts
-from tusp.platform.scoring.evidence import FoldTest
+from tusp.platform.scoring.evidence import FoldTest, nadeau_bengio
 from tusp.platform.scoring.metrics import Floats, f1
 from tusp.platform.scoring.statistics import (
     Estimate,
@@ -50,6 +50,15 @@ class ContrastSpec:
 
     worse: str
     """And when it is negative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Who is tested in which fold."""
+
+    of_person: Mapping[str, int]
+    test_share: float
+    """People (or recordings) tested over trained, of a fold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +198,27 @@ def _factor_name(settings: Sequence[str]) -> str:
 
 
 def contrasts(
-    specs: Sequence[ContrastSpec], arms: Mapping[str, Judged], *, resamples: int = 2000, seed: int = 0
+    specs: Sequence[ContrastSpec],
+    arms: Mapping[str, Judged],
+    *,
+    folds: Folds | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> list[Contrast]:
     """Evaluate contrasts and correct them together.
 
     Holm's families are: the macro-F1 of all contrasts of this board; and, apart from it, all contrasts x
     stages. A contrast with an arm that has no results yet is left out (the report names the hole).
+
+    Args:
+        specs: what to evaluate.
+        arms: counts by arm.
+        folds: who is tested in which fold, for the sensitivity line; None where folds do not divide the people.
+        resamples: of the bootstrap.
+        seed: of the bootstrap and of drawn sign flips.
     """
     known = [spec for spec in specs if set(spec.weights) <= set(arms)]
-    found = [_evaluate(spec, arms, resamples=resamples, seed=seed) for spec in known]
+    found = [_evaluate(spec, arms, folds=folds, resamples=resamples, seed=seed) for spec in known]
     evaluated = [item for item in found if item is not None]
     adjusted = holm([contrast.p for _, contrast in evaluated])
     flat = iter(holm([stage.p for _, contrast in evaluated for stage in contrast.stages]))
@@ -213,7 +234,7 @@ def contrasts(
 
 
 def _evaluate(
-    spec: ContrastSpec, arms: Mapping[str, Judged], *, resamples: int, seed: int
+    spec: ContrastSpec, arms: Mapping[str, Judged], *, folds: Folds | None, resamples: int, seed: int
 ) -> tuple[ContrastSpec, Contrast] | None:
     sides = [arms[arm] for arm in spec.weights]
     everybody = sorted({person for side in sides for person in side.people})
@@ -229,7 +250,7 @@ def _evaluate(
         return None
     counts = [np.where(both[..., None, None], matrix, 0)[:, judged] for matrix, _ in parts]
     weights = list(spec.weights.values())
-    per_stage = sum(w * _person_f1(matrix) for w, matrix in zip(weights, counts, strict=True))
+    per_stage = sum(w * person_f1(matrix) for w, matrix in zip(weights, counts, strict=True))
     assert isinstance(per_stage, np.ndarray)
     differences = nan_mean(per_stage, axis=-1)
     test = sign_flip_test(differences, seed=seed)
@@ -260,24 +281,35 @@ def _evaluate(
         pooled=_pooled(counts, weights, resamples=resamples, seed=seed),
         stages=tuple(stages),
         verdict="",
+        variance=float(differences.var(ddof=1)) / len(people) if len(people) > 1 else float("nan"),
+        folds=_over_folds(differences, people, folds),
     )
 
 
-def _true_stage_f1(counts: Counts | Floats) -> Floats:
+def _over_folds(differences: Floats, people: Sequence[str], folds: Folds | None) -> FoldTest | None:
+    """The corrected t-test of the mean difference of each fold's people."""
+    if folds is None:
+        return None
+    numbers = np.array([folds.of_person[person] for person in people])
+    each = [float(differences[numbers == number].mean()) for number in sorted(set(numbers.tolist()))]
+    return nadeau_bengio(each, test_share=folds.test_share) if len(each) > 1 else None
+
+
+def true_stage_f1(counts: Counts | Floats) -> Floats:
     """F1 of the stages that occur in the truth, [..., 5]; NaN for the others."""
     return np.where(counts.sum(-1) > 0, f1(counts), np.nan)
 
 
-def _person_f1(counts: Counts) -> Floats:
+def person_f1(counts: Counts) -> Floats:
     """[R, P, 5, 5] to F1 per person and true stage, [P, 5], averaged over replicates."""
-    return nan_mean(_true_stage_f1(counts))
+    return nan_mean(true_stage_f1(counts))
 
 
 def _pooled(counts: Sequence[Counts], weights: Sequence[float], *, resamples: int, seed: int) -> Estimate:
     """The combination of pooled macro-F1; no interval where a macro mean has none (see ``pooled_scores``)."""
 
     def combined(pooled: Sequence[Counts | Floats]) -> Floats:
-        each = [nan_mean(nan_mean(_true_stage_f1(one), axis=-1)) for one in pooled]
+        each = [nan_mean(nan_mean(true_stage_f1(one), axis=-1)) for one in pooled]
         return np.asarray(sum(weight * macro_f1 for weight, macro_f1 in zip(weights, each, strict=True)))
 
     value = float(combined([one.sum(1) for one in counts]))

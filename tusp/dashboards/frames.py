@@ -9,16 +9,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from sqlalchemy import select
 
+from tusp.dashboards.predictions import counts_from_predictions
 from tusp.platform.errors import UserError
 from tusp.platform.identity import fingerprint
 from tusp.platform.scoring.counts import Counts
-from tusp.platform.scoring.rules import RULES
+from tusp.platform.scoring.rules import RULES, check_rule
 from tusp.platform.stages import N_STAGES
 from tusp.platform.store.models import COUNT_COLUMNS, Cell, Count, SubmissionCell
 from tusp.platform.store.queries import (
@@ -77,6 +79,13 @@ class ReportCell:
         """Recordings of one corpus that the plan says this cell judges; empty where the plan does not say."""
         return set(_planned_part(self.summary.plan, corpus).get("test", {}))
 
+    def test_share(self, corpus: str) -> float | None:
+        """Recordings of one corpus tested over those trained on; None where the plan does not say, or it trains on
+        none."""
+        part = _planned_part(self.summary.plan, corpus)
+        trained, tested = len(part.get("train", ())), len(part.get("test", ()))
+        return tested / trained if trained and tested else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
@@ -104,6 +113,7 @@ def select_results(
     everything: bool = False,
     rule: str = "trim30",
     corpus: str | None = None,
+    home: Path | None = None,
 ) -> Selection:
     """The cells and counts of the latest submission, of a named one, or of all of them.
 
@@ -111,14 +121,21 @@ def select_results(
         store: the open store.
         submission: id (or its unique beginning) of a submission; None for the latest.
         everything: all submissions together; the latest of several cells that do the same counts.
-        rule: scoring rule of the counts.
+        rule: scoring rule of the counts; one that the cells did not count is counted from kept predictions.
         corpus: only what is judged on this corpus.
+        home: TUSP_HOME, where the kept predictions are.
 
     Raises:
-        UserError: no such rule, submission or corpus, or nothing was submitted yet.
+        UserError: no such rule, submission or corpus, nothing was submitted yet, or a rule that was not counted
+            without a home.
+        DataError: a kept prediction is missing or was changed.
     """
-    if rule not in RULES:
-        raise UserError(f"no scoring rule {rule!r}; rules are {', '.join(RULES)}")
+    try:
+        check_rule(rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if rule not in RULES and home is None:
+        raise UserError(f"rule {rule} is counted from kept predictions, and no home says where they are")
     if submission is not None and everything:
         raise UserError("--submission and --all exclude each other: one submission, or all of them")
     submissions = _submissions(store, submission, everything=everything)
@@ -141,12 +158,17 @@ def select_results(
             if corpus in cell.judged_on
         }
     cells, superseded = _latest(by_id.values())
+    if rule in RULES or home is None:
+        counts = _count_frame(store, submissions, cells, rule=rule, corpus=corpus)
+    else:
+        done = [cell.summary.id for cell in cells if cell.summary.state == "done"]
+        counts = in_order(counts_from_predictions(store, home, done, rule=rule, corpus=corpus))
     return Selection(
         rule=rule,
         submissions=tuple(submissions),
         cells=tuple(cells),
         members=members,
-        counts=_count_frame(store, submissions, cells, rule=rule, corpus=corpus),
+        counts=counts,
         superseded=superseded,
     )
 
@@ -154,6 +176,12 @@ def select_results(
 def matrices(frame: pd.DataFrame) -> Counts:
     """The counts of a frame as int64 [rows, 5, 5]."""
     return frame[list(COUNT_COLUMNS)].to_numpy(dtype=np.int64).reshape(-1, N_STAGES, N_STAGES)
+
+
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """By corpus, person, recording and cell: the database's own order differs between engines; figures and resamples
+    must not."""
+    return frame.sort_values(["corpus", "subject", "recording", "cell"], kind="stable").reset_index(drop=True)
 
 
 def _submissions(store: Store, submission: str | None, *, everything: bool) -> list[SubmissionRecord]:
@@ -239,5 +267,4 @@ def _count_frame(
         rows = session.execute(wanted).all()
     frame = pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(names))
     frame = frame[frame["cell"].isin([cell.summary.id for cell in cells])]
-    # The database's own order differs between engines; figures and resamples must not.
-    return frame.sort_values(["corpus", "subject", "recording", "cell"], kind="stable").reset_index(drop=True)
+    return in_order(frame)

@@ -4,12 +4,13 @@ named."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant, matrices
 from tusp.dashboards.judged import Judged, judge
@@ -130,6 +131,9 @@ class Board:
     compared_people: int = 0
     """People judged in every ranked row: ranks and pairs are about them."""
 
+    split_seeds: tuple[int, ...] = ()
+    """Seeds of the splits, where the submissions say; several only where they make the same split."""
+
     published: tuple[Any, ...] = ()
     """Published figures for the same corpus and rule, never ranked."""
 
@@ -168,9 +172,15 @@ def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, 
     rows = [_row(arm, arm_cells, judged.get(arm), resamples=resamples, seed=seed) for arm, arm_cells in by_arm.items()]
     rows.sort(key=lambda row: (-_or_worst(row.scores.overall["macro_f1"].value), row.name))
     baseline, baseline_notes = _baseline(cells, scored, folds_repeat=folds_repeat, resamples=resamples, seed=seed)
-    board_contrasts = contrasts(
-        _specs(cells, selection, labels, key.trained_on), judged, resamples=resamples, seed=seed
-    )
+    folds = None if folds_repeat else fold_plan(cells, scored, key.judged_on)
+    board_contrasts = [
+        _with_cost(contrast, by_arm)
+        for contrast in contrasts(
+            _specs(cells, selection, labels, key.trained_on), judged, folds=folds, resamples=resamples, seed=seed
+        )
+    ]
+    compared = compare(judged, seeded=judged, resamples=resamples, seed=seed)
+    rows = [_compared(row, judged.get(row.name), compared) for row in rows]
     corpora = {key.judged_on, *key.trained_on.split("+")}
     refused = {
         Refused(corpus=str(item["corpus"]), recording=str(item["recording"]), reason=str(item["reason"]))
@@ -187,7 +197,50 @@ def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, 
         refused=tuple(sorted(refused, key=lambda item: (item.corpus, item.recording))),
         without_epochs=without_epochs,
         notes=(*_notes(rows, judged, board_contrasts), *baseline_notes),
+        pairs=compared.pairs,
+        groups=compared.groups,
+        compared_people=compared.people,
+        split_seeds=_split_seeds(cells, selection),
     )
+
+
+def _compared(row: Row, judged: Judged | None, compared: Comparison) -> Row:
+    """An arm with its rank and the components of its seeds."""
+    if judged is None:
+        return replace(row, unranked="no result yet")
+    return replace(row, rank=compared.ranks.get(row.name, NOTHING), variance=seed_components(judged))
+
+
+def _with_cost(contrast: Contrast, by_arm: Mapping[str, Sequence[ReportCell]]) -> Contrast:
+    """A contrast with what it costs in parameters and in training time of a cell."""
+    results = {
+        arm: [cell.summary.result for cell in by_arm[arm] if cell.summary.state == "done" and cell.summary.result]
+        for arm in contrast.weights
+    }
+    parameters = {arm: _first(of_arm, "n_parameters") for arm, of_arm in results.items()}
+    known = all(value is not None for value in parameters.values())
+    places = {(result.get("device"), result.get("threads")) for of_arm in results.values() for result in of_arm}
+    seconds = float("nan")
+    if len(places) == 1 and all("training_seconds" in result for of_arm in results.values() for result in of_arm):
+        seconds = sum(
+            weight * float(np.mean([result["training_seconds"] for result in results[arm]]))
+            for arm, weight in contrast.weights.items()
+        )
+    return replace(
+        contrast,
+        parameters=round(sum(w * (parameters[arm] or 0) for arm, w in contrast.weights.items())) if known else None,
+        training_seconds=seconds,
+    )
+
+
+def _split_seeds(cells: Sequence[ReportCell], selection: Selection) -> tuple[int, ...]:
+    ids = {cell.summary.id for cell in cells}
+    found = {
+        submission.request.get("split_seed")
+        for submission in selection.submissions
+        if ids & selection.members[submission.id]
+    }
+    return tuple(sorted(seed for seed in found if isinstance(seed, int)))
 
 
 def _labels(cells: Sequence[ReportCell]) -> dict[Variant, str]:

@@ -80,8 +80,16 @@ def person_weights(n_people: int, *, resamples: int, seed: int) -> npt.NDArray[n
     """
     if n_people < 1 or resamples < 1:
         raise ValueError(f"a bootstrap needs people and resamples, not {n_people} and {resamples}")
+    return _person_weights(n_people, resamples, seed)
+
+
+@lru_cache(maxsize=4)
+def _person_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
+    """The same resamples serve all rows and contrasts of a board; read-only."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(n_people, np.full(n_people, 1 / n_people), size=resamples)
+    drawn = generator.multinomial(n_people, np.full(n_people, 1 / n_people), size=resamples)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def percentile_interval(values: Floats, *, confidence: float = CONFIDENCE) -> Floats:
