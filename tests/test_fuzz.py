@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ import h5py
 import numpy as np
 import pytest
 from fuzz.defective import DEFECTS
+from fuzz.edf import DESCRIPTION
 from fuzz.formats import FORMATS
 from fuzz.harness import Harness
 from fuzz.worker import generator, kept
 
 from tusp.datasets.audit import audit_recording
 from tusp.datasets.corpora.dcsm import Dcsm
+from tusp.datasets.corpora.description import parse_description
 from tusp.datasets.corpora.folders import walk
 from tusp.datasets.corpora.sedf_sc import SedfSc
 from tusp.datasets.fetching.archives import unpack_listed
@@ -166,6 +169,14 @@ def test_a_manifest_nested_without_end_is_refused(text: str) -> None:
         parse_manifest(text, where="split.json")
 
 
+def test_a_manifest_with_a_text_for_a_list_is_refused() -> None:
+    people = {f"p{n}": (f"n{n}",) for n in range(4)}
+    document = json.loads(to_json(make_split("mine", people, protocol="kfold", folds=2, seed=0)))
+    document["recordings"]["p1"] = "n1"
+    with pytest.raises(UserError, match="'n1' is not a list"):
+        parse_manifest(json.dumps(document))
+
+
 def test_a_manifest_of_people_who_cannot_be_printed_is_refused() -> None:
     people = {f"p{n}": (f"n{n}",) for n in range(4)}
     text = to_json(make_split("mine", people, protocol="kfold", folds=2, seed=0))
@@ -205,6 +216,28 @@ def test_a_night_that_needs_too_much_memory_is_refused_like_any_other(tmp_path: 
     (night,) = Greedy().discover(tmp_path).recordings
     row = audit_recording(Greedy(), tmp_path, night)
     assert row.reason == f"{night.signals}: reading it needs more memory than there is"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("x = " + "9" * 5000, "not valid TOML"),
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        ("a." * 20_000 + "b = 1", "more than 200 dots"),
+        ("[labels.stages]\nW = {}", "{} is not one of"),
+        ("[labels.stages]\nW = 0x" + "f" * 50_000, "a number of thousands of digits is not one of"),
+        ("[signals]\nfiles = '" + "x/" * 5000 + "{y}'", "unknown placeholder {y}"),
+    ],
+)
+def test_hostile_descriptions_are_refused_in_a_short_line(line: str, reason: str) -> None:
+    parts = DESCRIPTION.split("[labels.stages]") if line.startswith("[labels") else DESCRIPTION.split("[signals]")
+    rest = parts[1][parts[1].index("\n[") :]
+    text = parts[0] + line + "\n" + rest if line.startswith("[") else line + "\n" + DESCRIPTION
+    with pytest.raises(UserError) as error:
+        parse_description(text, "mine.toml")
+    assert str(error.value).startswith("mine.toml: ")
+    assert reason in str(error.value)
+    assert len(str(error.value)) <= 500
 
 
 def _zip(name: str) -> bytes:

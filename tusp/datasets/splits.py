@@ -317,12 +317,8 @@ def parse_manifest(text: str, *, where: str = "split manifest") -> tuple[Split, 
             corpus=_text(content["corpus"]),
             protocol=_text(content["protocol"]),
             seed=_integer(content["seed"]),
-            folds=tuple(
-                Fold(**{part: tuple(sorted(map(_text, fold[part]))) for part in PARTS}) for fold in content["folds"]
-            ),
-            recordings={
-                _text(subject): tuple(sorted(map(_text, names))) for subject, names in content["recordings"].items()
-            },
+            folds=tuple(Fold(**{part: _texts(fold[part]) for part in PARTS}) for fold in content["folds"]),
+            recordings={_text(subject): _texts(names) for subject, names in content["recordings"].items()},
         )
         return split, _text(content["hash"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -352,6 +348,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
         raise TypeError(f"{str(value)[:60]!r} is not a printable text of reasonable length")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{str(value)[:60]!r} is not a list")
+    return tuple(sorted(map(_text, value)))
 
 
 def _integer(value: object) -> int:

@@ -21,6 +21,10 @@ ALIGNMENTS: Final = ("signal-start", "clock")
 SIGNAL_FORMATS: Final = ("edf", "mne", "wfdb", "hdf5")
 LABEL_FORMATS: Final = ("csv", "edf+", "nsrr-xml", "profusion-xml", "list")
 LONGEST_EPOCH_SECONDS: Final = 300
+LONGEST_SHOWN: Final = 300
+"""Characters of a value in a message."""
+MOST_DOTS: Final = 200
+"""In one line of a description."""
 
 _SIGNAL_FORMAT_OF: Final = {
     **dict.fromkeys(
@@ -85,6 +89,15 @@ class Description:
     columns: Columns | None = None
 
 
+def _shown(value: object) -> str:
+    """A value of the TOML for a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
 class _Table:
     """One table of the TOML; every complaint names the file, the key and what would be right."""
 
@@ -95,7 +108,7 @@ class _Table:
         for key in content:
             if key not in known:
                 where = f"[{name}]" if name else "the description"
-                raise UserError(f"{source}: unknown key {key!r} in {where}; known are {', '.join(sorted(known))}")
+                raise UserError(f"{source}: unknown key {_shown(key)} in {where}; known are {', '.join(sorted(known))}")
 
     def bad(self, key: str, reason: str) -> UserError:
         return UserError(f"{self.source}: {self.name}.{key}: {reason}")
@@ -105,15 +118,15 @@ class _Table:
         if value is None:
             raise self.bad(key, "is missing" + (f"; one of {', '.join(among)}" if among else ""))
         if not isinstance(value, str) or not value.strip():
-            raise self.bad(key, f"{value!r} must be a text")
+            raise self.bad(key, f"{_shown(value)} must be a text")
         if among and value not in among:
-            raise self.bad(key, f"{value!r} is not one of {', '.join(among)}")
+            raise self.bad(key, f"{_shown(value)} is not one of {', '.join(among)}")
         return value
 
     def truth(self, key: str) -> bool:
         value = self.content.get(key, False)
         if not isinstance(value, bool):
-            raise self.bad(key, f"{value!r} must be true or false")
+            raise self.bad(key, f"{_shown(value)} must be true or false")
         return value
 
     def number(self, key: str, largest: float) -> float | None:
@@ -122,13 +135,13 @@ class _Table:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= largest:
-            raise self.bad(key, f"{value!r} must be a number above 0, at most {largest:g}")
+            raise self.bad(key, f"{_shown(value)} must be a number above 0, at most {largest:g}")
         return float(value)
 
     def texts(self, key: str, *, needed: bool = False) -> tuple[str, ...]:
         value = self.content.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise self.bad(key, f"{value!r} must be a list of texts")
+            raise self.bad(key, f"{_shown(value)} must be a list of texts")
         if needed and not value:
             raise self.bad(key, "is missing or empty; give a list of texts")
         return tuple(value)
@@ -139,17 +152,17 @@ class _Table:
         value = self.text(key)
         try:
             compiled = re.compile(value)
-        except re.error as error:
-            raise self.bad(key, f"{value!r} is not a regular expression ({error})") from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise self.bad(key, f"{_shown(value)} is not a regular expression ({error})") from error
         if group not in compiled.groupindex:
-            raise self.bad(key, f"{value!r} has no group named {group}: (?P<{group}>...)")
+            raise self.bad(key, f"{_shown(value)} has no group named {group}: (?P<{group}>...)")
         return value
 
     def files(self, key: str, placeholders: Sequence[str]) -> str:
         value = self.text(key)
         path = PurePosixPath(value)
         if path.is_absolute() or ".." in path.parts:
-            raise self.bad(key, f"{value!r} must stay inside the corpus's folder")
+            raise self.bad(key, f"{_shown(value)} must stay inside the corpus's folder")
         for name in re.findall(r"\{(.*?)\}", value):
             if name not in placeholders:
                 known = ", ".join(f"{{{item}}}" for item in placeholders) or "none"
@@ -163,8 +176,8 @@ def _stages(table: _Table) -> tuple[tuple[str, int], ...]:
         raise table.bad("stages", f"is missing; map each label of the files to {', '.join(STAGE_NAMES)} or unscored")
     stages: dict[str, tuple[str, int]] = {}
     for label, stage in value.items():
-        if stage != "unscored" and stage not in STAGE_CODES:
-            raise table.bad(f"stages.{label}", f"{stage!r} is not one of {', '.join(STAGE_NAMES)}, unscored")
+        if not isinstance(stage, str) or (stage != "unscored" and stage not in STAGE_CODES):
+            raise table.bad(f"stages.{label}", f"{_shown(stage)} is not one of {', '.join(STAGE_NAMES)}, unscored")
         code = UNSCORED if stage == "unscored" else STAGE_CODES[stage]
         if stages.setdefault(plain_label(label), (label, code))[1] != code:
             raise table.bad(f"stages.{label}", "differs only in case from another label with another stage")
@@ -269,10 +282,15 @@ def parse_description(text: str, source: str) -> Description:
     Raises:
         UserError: one line with the first thing that is wrong and what would be right.
     """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > MOST_DOTS:  # a dotted key of such a length takes tomllib gigabytes
+            raise UserError(f"{source}: line {number} has more than {MOST_DOTS} dots; not a description")
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
         raise UserError(f"{source}: not valid TOML ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: not a description (nested too deeply)") from error
     _Table(source, "", content, {*_SECTIONS, "channels"})
     tables = {name: _Table(source, name, content.get(name, {}), known) for name, known in _SECTIONS.items()}
     corpus, signals, labels = tables["corpus"], tables["signals"], tables["labels"]
