@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tusp.datasets.formats import edf
 from tusp.datasets.formats.edf import microvolts_per, read_annotations, read_header, read_samples
 from tusp.datasets.formats.hypnograms import Run, runs_from_csv, to_epochs
 from tusp.platform.errors import DataError
@@ -259,3 +261,17 @@ def test_a_wrong_csv_is_named_with_its_line(tmp_path: Path, content: bytes, said
     assert said in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_headers_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = edf_files.write_psg(tmp_path / "a.edf")
+    assert edf.read_header(path) is not edf.read_header(path), "what was written just now may change within a tick"
+    monkeypatch.setattr(edf, "_SETTLED_NS", 0)
+    header = edf.read_header(path)
+    assert edf.read_header(path) is header
+    time.sleep(0.02)  # the file system's clock has moved on
+    edf_files.patch(path, 88, "another recording", 80)
+    assert edf.read_header(path).recording == "another recording"
+    path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        edf.read_header(path)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import re
 import stat
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,8 @@ HIGHEST_RATE_HZ: Final = 1e6
 HIGHEST_PHYSICAL: Final = 1e20
 """In any unit; beyond it the samples would leave what float32 holds."""
 MOST_ANNOTATION_BYTES: Final = 64 * 2**20
+_SETTLED_NS: Final = 2 * 10**9
+"""A file that was not changed for so long has other times after its next change."""
 
 _MICROVOLTS: Final = {"nv": 1e-3, "uv": 1.0, "mv": 1e3, "v": 1e6}
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -295,9 +299,29 @@ def _swapped(signals: Iterable[EdfSignal]) -> list[str]:
 def read_header(path: Path) -> EdfHeader:
     """Read and check the header of an EDF or EDF+ file; reads no samples.
 
+    A night is asked for its header once for each channel and more; the last headers are remembered for as long as
+    nothing about their files changes. What was changed a moment ago is read again: it could change once more within
+    the resolution of the file system's clock.
+
     Raises:
         DataError: the file is unreadable, empty, not EDF, damaged, truncated or discontinuous (EDF+D).
     """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _SETTLED_NS:
+        return _read_header(path)
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return _remembered_header(path, state)
+
+
+@lru_cache(maxsize=8)
+def _remembered_header(path: Path, _: tuple[int, ...]) -> EdfHeader:
+    return _read_header(path)
+
+
+def _read_header(path: Path) -> EdfHeader:
     raw, size = _read_bytes(path)
     reader = _Reader(path)
     n_signals = reader.integer(raw[252:256], "number of signals")
