@@ -297,7 +297,7 @@ def windows(folder: Path, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     speeds: dict[str, list[float]] = {"copy in the cache": [], "copy in memory": [], "read memory": []}
     for way, _ in ways.values():
-        way()  # maps every file
+        way()
     for _ in range(rounds):
         for name, (way, _) in ways.items():
             seconds[name].append(timed(way))

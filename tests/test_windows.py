@@ -71,15 +71,21 @@ def test_windows_are_the_prepared_samples(nights: list[PreparedRecording], threa
     np.testing.assert_array_equal(again.view(np.uint16), signals.view(np.uint16))
 
 
-def test_few_maps_stay_open(nights: list[PreparedRecording]) -> None:
-    reader = WindowReader(nights, window_epochs=10, most_open=2)
-    assert reader.n_open == 0
-    reader.signals(*drawn(30))
-    assert reader.n_open == 2
-    signals = reader.signals_of(0)
-    assert reader.signals_of(0) is signals, "opened twice"
-    reader.close()
-    assert reader.n_open == 0
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_few_files_stay_open(nights: list[PreparedRecording]) -> None:
+    open_before = open_files()
+    for most_open, kept in ((2, 2), (None, len(nights))):
+        reader = WindowReader(nights, window_epochs=10, most_open=most_open, threads=2)
+        assert reader.n_open == 0
+        reader.signals(*drawn(30))
+        assert reader.n_open == kept
+        assert open_files() == open_before + kept
+        reader.close()
+        assert reader.n_open == 0
+        assert open_files() == open_before
 
 
 def test_a_reader_travels_to_another_process(nights: list[PreparedRecording]) -> None:
@@ -97,8 +103,9 @@ def test_a_window_outside_its_night_is_refused(nights: list[PreparedRecording], 
     reader = WindowReader(nights, window_epochs=10, threads=2)
     with pytest.raises(IndexError, match="no epoch"):
         reader.signals([1, 0, 1, 0], [0, start, 0, start], [[0, 2]] * 4)
-    with pytest.raises(IndexError):
-        reader.signals([0], [0], [[0, 3]])
+    for channel in (3, -1):
+        with pytest.raises(IndexError, match="no channel"):
+            reader.signals([0], [0], [[0, channel]])
 
 
 def test_an_array_of_another_shape_is_refused(nights: list[PreparedRecording]) -> None:
@@ -110,7 +117,15 @@ def test_an_array_of_another_shape_is_refused(nights: list[PreparedRecording]) -
 def test_a_torn_night_is_told(tmp_path: Path) -> None:
     torn = night(tmp_path, "n", stages=[0, 1, 2])
     path = torn.folder / SIGNALS
-    path.write_bytes(path.read_bytes()[:5000])
+    reader = WindowReader([torn], window_epochs=2)
+    reader.signals([0], [0], [[0, 1]])
+    with path.open("r+b") as stream:
+        stream.truncate(5000)
+    with pytest.raises(DataError, match="prepare the corpus again"):
+        reader.signals([0], [0], [[0, 1]])
+    with pytest.raises(DataError, match="prepare the corpus again"):
+        WindowReader([torn], window_epochs=2).signals([0], [0], [[0, 1]])
+    path.unlink()
     with pytest.raises(DataError, match="prepare the corpus again"):
         WindowReader([torn], window_epochs=2).signals([0], [0], [[0, 1]])
 

@@ -1,43 +1,60 @@
 """Random windows of prepared nights, as fast as memory can be copied.
 
 A window is a few hundred kilobytes in one piece for each channel, so what costs time is everything but copying:
-opening files, checking headers, reading stages. All of that is done once a night. Only numpy and the standard library
-are needed.
+opening files, checking headers, reading stages. All of that is done once a night. Samples are read straight into the
+batch: the first visit to a memory map costs more than the copy, and a file that is cut short under a map ends the
+process, while a read that comes back short is an error with a name. Only numpy and the standard library are needed.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from tusp.datasets.prepared import SAMPLES_PER_EPOCH, PreparedRecording
+from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording
+from tusp.platform.errors import DataError
 from tusp.platform.stages import UNSCORED
 
 _MOST_OPEN: Final = 4096
 
 
-def _open_maps_allowed() -> int:
-    """Half of the files that this process may have open: a map holds on to its file."""
+def _files_allowed() -> int:
+    """A quarter of the files that this process may have open."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return _MOST_OPEN
-    return max(16, min(_MOST_OPEN, allowed // 2))
+    return max(16, min(_MOST_OPEN, allowed // 4))
+
+
+class _OpenFile:
+    """A file that is closed when the last thread has let go of it."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        handle = getattr(self, "handle", None)
+        if handle is not None:
+            os.close(handle)
 
 
 class WindowReader:
     """Reads windows of ``window_epochs`` epochs from any of the given nights.
 
-    Maps of signals are kept open, the most recently used ones up to a limit, so the number of nights is not bounded.
-    Stages (one byte an epoch) are kept for every night that was used. May be sent to another process, which opens the
-    nights itself.
+    The most recently used files are kept open, up to a limit, so the number of nights is not bounded. Stages (one byte
+    an epoch) are kept for every night that was used. May be sent to another process, which opens the nights itself.
     """
 
     def __init__(
@@ -55,16 +72,17 @@ class WindowReader:
             window_epochs: length of every window.
             threads: copy with that many threads. More than one helps where one core cannot use all of the memory's
                 bandwidth; the windows are the same.
-            most_open: maps kept open (default: half of the files that the process may open, at most 4096).
+            most_open: files kept open (default: a quarter of those that the process may open, at most 4096).
         """
         self.recordings = tuple(recordings)
         self.window_epochs = window_epochs
         self.threads = threads
-        self.most_open = most_open if most_open is not None else _open_maps_allowed()
+        self.most_open = most_open if most_open is not None else _files_allowed()
         self._forget()
 
     def _forget(self) -> None:
-        self._maps: OrderedDict[int, npt.NDArray[np.float16]] = OrderedDict()
+        self._files: OrderedDict[int, _OpenFile] = OrderedDict()
+        self._begins: dict[int, int] = {}
         self._stages: dict[int, npt.NDArray[np.int8]] = {}
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -84,26 +102,30 @@ class WindowReader:
 
     @property
     def n_open(self) -> int:
-        """Maps that are open now."""
-        return len(self._maps)
+        """Files that are kept open now."""
+        return len(self._files)
 
-    def signals_of(self, recording: int) -> npt.NDArray[np.float16]:
-        """Map of one night, float16 [channels, epochs x 3840], read-only.
+    def _signals_file(self, recording: int) -> tuple[_OpenFile, int]:
+        """The open file of a night's signals and its byte at which they begin.
 
         Raises:
             DataError: the file is not what was prepared.
         """
         with self._lock:
-            signals = self._maps.get(recording)
-            if signals is None:
-                # A plain array over the map: slices of numpy's memmap class cost several microseconds each.
-                signals = np.asarray(self.recordings[recording].signals())
-                self._maps[recording] = signals
-                while len(self._maps) > self.most_open:
-                    self._maps.popitem(last=False)
+            file = self._files.get(recording)
+            if file is None:
+                night = self.recordings[recording]
+                if recording not in self._begins:
+                    self._begins[recording] = int(night.signals().offset)  # checks header and size
+                try:
+                    file = self._files[recording] = _OpenFile(night.folder / SIGNALS)
+                except OSError as error:
+                    raise _unreadable(night, error.strerror or str(error)) from error
+                while len(self._files) > self.most_open:
+                    self._files.popitem(last=False)
             else:
-                self._maps.move_to_end(recording)
-            return signals
+                self._files.move_to_end(recording)
+            return file, self._begins[recording]
 
     def stages_of(self, recording: int) -> npt.NDArray[np.int8]:
         """Stages of one night, int8 [epochs].
@@ -172,19 +194,24 @@ class WindowReader:
     ) -> None:
         length = self.window_epochs * SAMPLES_PER_EPOCH
         for window in range(begin, end):
-            signals = self.signals_of(nights[window])
-            n_samples = signals.shape[1]
+            night = self.recordings[nights[window]]
+            n_samples = night.n_epochs * SAMPLES_PER_EPOCH
             first = starts[window] * SAMPLES_PER_EPOCH
             if not 0 <= first < n_samples:
-                raise IndexError(f"{self.recordings[nights[window]].name}: no epoch {starts[window]} in this night")
+                raise IndexError(f"{night.name}: no epoch {starts[window]} in this night")
+            file, data_begins = self._signals_file(nights[window])
             held = min(length, n_samples - first)
             for position, channel in enumerate(rows[window]):
+                if not 0 <= channel < len(night.channels):
+                    raise IndexError(f"{night.name}: no channel {channel} in this night")
                 target = out[window, position]
-                if held == length:
-                    target[:] = signals[channel, first : first + length]
-                else:
-                    target[:held] = signals[channel, first:]
-                    target[held:] = 0
+                try:
+                    n_bytes = os.preadv(file.handle, [target[:held]], data_begins + 2 * (channel * n_samples + first))
+                except OSError as error:
+                    raise _unreadable(night, error.strerror or str(error)) from error
+                if n_bytes != 2 * held:
+                    raise _unreadable(night, "shorter than it was when it was opened")
+                target[held:] = 0
 
     def stages(self, recording: npt.ArrayLike, start: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Stages of a batch, int8 [n, window_epochs], -1 where unscored and where the night has ended."""
@@ -194,3 +221,9 @@ class WindowReader:
             stages = self.stages_of(night)[first : first + self.window_epochs]
             out[window, : len(stages)] = stages
         return out
+
+
+def _unreadable(night: PreparedRecording, reason: str) -> DataError:
+    return DataError(
+        f"{night.folder / SIGNALS}: not readable ({reason}); delete its folder and prepare the corpus again"
+    )
