@@ -41,7 +41,7 @@ CONFUSED: Final = (
 INCLINATION: Final = (0.09, 0.15, 0.09, 0.23, 0.12)
 """SD of a scorer's inclination towards each stage in one night."""
 
-ERROR: Final = 0.31
+ERROR: Final = 0.33
 """SD of what a scorer of usual care adds to the share of a stage."""
 
 LASTING: Final = 2.0
