@@ -13,8 +13,10 @@ from tusp.cli.doctor import doctor
 from tusp.cli.mlflow import mlflow
 from tusp.cli.output import errors
 from tusp.cli.report import report
+from tusp.cli.score import score
 from tusp.cli.status import status
 from tusp.cli.submit import submit
+from tusp.cli.validate import validate
 from tusp.platform.errors import CellError, TuspError
 
 app = typer.Typer(
@@ -30,8 +32,10 @@ app.add_typer(db.app, name="db")
 app.command("doctor")(doctor)
 app.command("mlflow")(mlflow)
 app.command("report")(report)
+app.command("score")(score)
 app.command("submit")(submit)
 app.command("status")(status)
+app.command("validate")(validate)
 
 
 def _print_version(wanted: bool) -> None:

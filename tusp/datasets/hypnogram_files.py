@@ -43,12 +43,12 @@ SUM_TOLERANCE: Final = 0.01
 
 LABELS: Final = {
     **{str(code): code for code in range(UNSCORED, N_STAGES)},
-    **{name: W for name in ("w", "wake", "sleep stage w")},
-    **{name: N1 for name in ("n1", "sleep stage 1", "sleep stage n1")},
-    **{name: N2 for name in ("n2", "sleep stage 2", "sleep stage n2")},
-    **{name: N3 for name in ("n3", "sleep stage 3", "sleep stage 4", "sleep stage n3")},
-    **{name: REM for name in ("r", "rem", "sleep stage r", "sleep stage rem")},
-    **{name: UNSCORED for name in ("?", "unknown", "unscored", "movement time", "sleep stage ?")},
+    **dict.fromkeys(("w", "wake", "sleep stage w"), W),
+    **dict.fromkeys(("n1", "sleep stage 1", "sleep stage n1"), N1),
+    **dict.fromkeys(("n2", "sleep stage 2", "sleep stage n2"), N2),
+    **dict.fromkeys(("n3", "sleep stage 3", "sleep stage 4", "sleep stage n3"), N3),
+    **dict.fromkeys(("r", "rem", "sleep stage r", "sleep stage rem"), REM),
+    **dict.fromkeys(("?", "unknown", "unscored", "movement time", "sleep stage ?"), UNSCORED),
 }
 """Texts to codes, compared without case. A bare number is a code of tusp, never a stage of Rechtschaffen and Kales."""
 
@@ -236,7 +236,8 @@ def _read(path: Path) -> Given:
 
 def _files_in(folder: Path) -> list[Path]:
     """Files of a folder by name, hidden ones left out."""
-    files, folders = [], []
+    files: list[str] = []
+    folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -374,7 +375,8 @@ def _most_probable(probabilities: npt.NDArray[np.float64], *, where: str) -> Sta
         epoch = int(np.argmin(fit))
         below = " and one is negative" if (probabilities[epoch] < 0).any() else ""
         raise DataError(f"{where}: the probabilities of epoch {epoch} add up to {sums[epoch]:.4g}{below}, not to 1")
-    return probabilities.argmax(axis=1).astype(np.int8)
+    stages: Stages = probabilities.argmax(axis=1).astype(np.int8)
+    return stages
 
 
 def _npy(raw: bytes, where: str) -> npt.NDArray[Any]:
@@ -420,7 +422,7 @@ def _from_npz(path: Path) -> npt.NDArray[Any]:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, RuntimeError) as error:
         raise DataError(f"{path}: not a readable .npz file ({' '.join(str(error).split())[:80]})") from error
     except Exception as error:
-        if type(error).__module__ in {"zlib", "lzma", "_lzma"} or isinstance(error, OSError) and error.errno is None:
+        if type(error).__module__ in {"zlib", "lzma", "_lzma"} or (isinstance(error, OSError) and error.errno is None):
             raise DataError(f"{path}: not a readable .npz file ({' '.join(str(error).split())[:80]})") from error
         raise
     return _npy(raw, f"{path}: {names[0]}")
