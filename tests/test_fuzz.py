@@ -31,9 +31,10 @@ from tusp.datasets.fetching.items import Item
 from tusp.datasets.fetching.transfer import Part
 from tusp.datasets.formats.edf import read_annotations, read_header
 from tusp.datasets.formats.hypnograms import runs_from_csv
+from tusp.datasets.formats.label_lists import runs_from_list
 from tusp.datasets.formats.label_tables import runs_from_table
 from tusp.datasets.formats.wfdb import read_wfdb_header
-from tusp.datasets.recording import Hypnogram, RecordingFiles
+from tusp.datasets.recording import Channel, Hypnogram, RecordingFiles
 from tusp.datasets.splits import make_split, parse_manifest, to_json
 from tusp.platform.errors import LONGEST_MESSAGE, DataError, UserError
 from tusp.platform.identity import file_sha256
@@ -147,6 +148,35 @@ def test_labels_beyond_any_night_are_refused_in_a_short_line(tmp_path: Path, cel
         with pytest.raises(DataError, match=r"night.csv: line 2: ") as error:
             reader(table)
         assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_line_ends_end_a_row(tmp_path: Path, sign: str) -> None:
+    """A damaged label must not become a row of its own: it would move or overlay other epochs."""
+    table = tmp_path / "night.csv"
+    table.write_text(f"0,30,W\n30,30,N1{sign}0,30,N3\n60,30,N2\n", encoding="utf-8")
+    for runs in (runs_from_csv(table), runs_from_table(table)[0]):
+        assert [run.onset for run in runs] == [0, 30, 60]
+    labels = tmp_path / "night.txt"
+    labels.write_text(f"W\nN1{sign}N3\nN2\n", encoding="utf-8")
+    assert len(runs_from_list(labels, known=["W"])) == 3
+
+
+def test_names_of_channels_cannot_fill_the_terminal(tmp_path: Path) -> None:
+    class Wordy(SedfSc):
+        def problems(self, recording: RecordingFiles) -> list[str]:
+            return ["x\x1b[2J" + "y" * 100_000]
+
+        def channels(self, recording: RecordingFiles) -> list[Channel]:
+            return [dataclasses.replace(c, name="a\n" * 9000) for c in super().channels(recording)[:1]]
+
+    edf_files.write_night(tmp_path, "SC4001")
+    (night,) = Wordy().discover(tmp_path).recordings
+    row = audit_recording(Wordy(), tmp_path, night)
+    assert row.reason is not None
+    for text in (row.reason, *row.problems, *(channel.name for channel in row.channels)):
+        assert text.isprintable()
+        assert len(text) <= LONGEST_MESSAGE
 
 
 def test_annotations_beyond_any_night_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ FORMATS = {
     "dod-scorers": "hdf5_nights:ScorerTarget",
     "zip": "archives:ZipTarget",
     "tar": "archives:TarTarget",
+    "mne-bdf": "mne_nights:BdfTarget",
+    "mne-brainvision": "mne_nights:BrainVisionTarget",
+    "mne-fif": "mne_nights:FifTarget",
     "split": "documents:ManifestTarget",
 }
 DEFECTIVE = "defective:DefectiveTarget"

@@ -306,6 +306,6 @@ class Hdf5Mutator:
                 way = WAYS[pick(rng, WAYS)]
                 try:
                     said.append(way(file, datasets[pick(rng, datasets)], rng))
-                except (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+                except (OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
                     said.append(f"{way.__name__} not possible ({type(error).__name__})")
         return held.getvalue(), "; ".join(said)

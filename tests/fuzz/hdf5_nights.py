@@ -251,10 +251,15 @@ class ScorerTarget(DodTarget):
         """Each scorer's list as it stands in its file; the signals cannot have changed."""
         lists = {}
         for name in files:
-            if name.endswith(".json") and (root / name).exists():
+            if name.endswith(".json") and (root / name).is_file():
                 stages = json.loads((root / name).read_bytes())
                 lists[Path(name).parts[0]] = np.array([s if s in (0, 1, 2, 3, 4) else -1 for s in stages], np.int8)
-        span = max((len(stages) for stages in lists.values()), default=0)
-        if any(len(stages) != span for stages in lists.values()):
-            raise ValueError(f"lists of different length: { {key: len(v) for key, v in lists.items()} }")
-        return Read(stages=None, scorers=lists, samples=baseline.samples)
+        # Votes count from where all have begun to where the first stops; a list that ends early is unscored there.
+        longest = max(map(len, lists.values()))
+        padded = {key: np.pad(stages, (0, longest - len(stages)), constant_values=-1) for key, stages in lists.items()}
+        scored = [np.flatnonzero(stages >= 0) for stages in padded.values()]
+        first, stop = max(epochs[0] for epochs in scored), min(epochs[-1] for epochs in scored) + 1
+        for stages in padded.values():
+            stages[:first] = -1
+            stages[stop:] = -1
+        return Read(stages=None, scorers=padded, samples=baseline.samples)

@@ -97,6 +97,8 @@ class _Once:
 class NightTarget(Target):
     """A format of night files: mutates ``victims`` of one of the sound nights, beside another night left sound."""
 
+    without_signals_no_night = False
+    """True where a folder without the signals' file holds nothing of the corpus: its other files mean nothing alone."""
     exact_length = True
     """False where channels may differ in length, so that readers may differ in how many unscored epochs follow."""
 
@@ -152,8 +154,8 @@ class NightTarget(Target):
     def mutators(self, name: str) -> Sequence[AnyMutator]:
         """What breaks this file knowingly."""
 
-    def truth(self, root: Path, baseline: Read, files: Mapping[str, Content]) -> Read:
-        """The mutated night through a second reader. By default nothing but the seed itself can be right."""
+    def truth(self, root: Path, baseline: Read, files: Mapping[str, Content]) -> Read | None:
+        """The mutated night through a second reader, None where there is none. By default only the seed is right."""
         return baseline
 
     def mutant(self, rng: Rng) -> Mutant:
@@ -188,7 +190,8 @@ class NightTarget(Target):
             say(reason, *names, *self.folders(seed))
         ours = [r for r in discovery.recordings if r.name != self.other]
         if not ours:
-            if not discovery.refused and not discovery.excluded:
+            gone = self.without_signals_no_night and any(isinstance(c, Odd) for c in mutant.files.values())
+            if not discovery.refused and not discovery.excluded and not gone:
                 raise Finding("the night is dropped in silence")
             return "refused"
         if len(ours) > 1 or (ours[0].name, ours[0].subject) != (name, self.found[index].subject):
@@ -213,7 +216,8 @@ class NightTarget(Target):
             raise
         except Exception as error:  # the second reader's complaint is a finding, whatever it is
             raise Finding(f"accepted what the second reader cannot read: {type(error).__name__}: {error}") from error
-        self._hold(read, truth)
+        if truth is not None:
+            self._hold(read, truth)
         return judged("different", mutant, f"(problems: {list(read.problems)})")
 
     def folders(self, files: Files) -> list[str]:
@@ -248,7 +252,7 @@ class NightTarget(Target):
             raise Finding(f"the audit accepts channels that the adapter does not read: {used - read.samples.keys()}")
         read.samples = {name: read.samples[name] for name in read.samples if name in used}
         read.problems = tuple(dict.fromkeys([*problems, *row.problems]))
-        for problem in read.problems:
+        for problem in row.problems:
             say(problem)
         for name, (rate, samples) in read.samples.items():
             if samples.dtype != np.float32 or samples.ndim != 1 or len(samples) != channels[name].n_samples:

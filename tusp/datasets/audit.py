@@ -20,7 +20,7 @@ import numpy as np
 from tusp.datasets.channel_audit import ChannelAudit, copied_channels, examine_channel
 from tusp.datasets.duplicates import stages_digest
 from tusp.datasets.recording import Adapter, Channel, Discovery, RecordingFiles, Stages
-from tusp.platform.errors import DataError
+from tusp.platform.errors import DataError, one_line
 from tusp.platform.identity import file_sha256
 from tusp.platform.stages import EPOCH_SECONDS, STAGE_NAMES
 
@@ -326,6 +326,17 @@ def audit_recording(
     Args:
         known: source facts of an earlier audit, whose hashes are taken over where the file is unchanged.
     """
+    row = _audited(adapter, root, files, known)
+    # What comes from files may be of any length and hold anything.
+    return replace(
+        row,
+        reason=None if row.reason is None else one_line(row.reason),
+        problems=tuple(one_line(problem) for problem in row.problems),
+        channels=tuple(replace(channel, name=one_line(channel.name)) for channel in row.channels),
+    )
+
+
+def _audited(adapter: Adapter, root: Path, files: RecordingFiles, known: Sequence[Mapping[str, Any]]) -> RecordingAudit:
     row = replace(refused_audit(files.name, "", subject=files.subject), reason=None)
     try:
         row = replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ def plain_label(label: str) -> str:
     return " ".join(label.split()).casefold()
 
 
+def lines_of(text: str) -> list[str]:
+    """Lines of a text as editors show them; ``str.splitlines`` also breaks at form feeds and other control characters,
+    which would make two rows of a damaged one."""
+    return re.split(r"\r\n|\n|\r", text)
+
+
 def runs_from_edf(header: EdfHeader) -> list[Run]:
     """Annotations of an EDF+ file as runs, in file order.
 
@@ -68,7 +75,7 @@ def runs_from_csv(path: Path) -> list[Run]:
         raise DataError(f"{path}: not a text file in UTF-8") from error
     runs: list[Run] = []
     columns: tuple[int, int, int] | None = None
-    reader = csv.reader(text.splitlines())
+    reader = csv.reader(lines_of(text))
     try:
         for row in reader:
             if not any(field.strip() for field in row):

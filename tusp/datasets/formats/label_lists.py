@@ -17,7 +17,7 @@ import numpy as np
 
 from tusp.datasets.formats.edf import unreadable
 from tusp.datasets.formats.hdf5 import dataset_at, numbers, opened_hdf5
-from tusp.datasets.formats.hypnograms import Run, plain_label
+from tusp.datasets.formats.hypnograms import Run, lines_of, plain_label
 from tusp.datasets.formats.signals import one_line
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS
@@ -92,7 +92,7 @@ def _text(path: Path) -> str:
 
 
 def _from_text(path: Path, text: str, known: Collection[str]) -> list[str]:
-    labels = [line.strip() for line in text.rstrip().splitlines()]
+    labels = [line.strip() for line in lines_of(text.rstrip())]
     if "" in labels:
         raise DataError(f"{path}: line {labels.index('') + 1} is empty; a list has one label a line, for every epoch")
     if labels and plain_label(labels[0]) not in {plain_label(label) for label in known}:

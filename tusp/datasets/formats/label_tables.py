@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tusp.datasets.formats.edf import LONGEST_SECONDS, unreadable
-from tusp.datasets.formats.hypnograms import CSV_COLUMNS, MOST_CSV_BYTES, Run
+from tusp.datasets.formats.hypnograms import CSV_COLUMNS, MOST_CSV_BYTES, Run, lines_of
 from tusp.platform.errors import DataError
 from tusp.platform.stages import EPOCH_SECONDS
 
@@ -52,7 +52,7 @@ def runs_from_table(path: Path, columns: Columns | None = None) -> tuple[list[Ru
         DataError: the file cannot be read, or a row is not what it should be (with its line number).
     """
     text = _text(path)
-    lines = text.splitlines()
+    lines = lines_of(text)
     first = next((line for line in lines if line.strip()), "")
     if not first:
         raise DataError(f"{path}: holds no labels")

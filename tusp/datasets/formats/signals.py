@@ -90,7 +90,7 @@ def beside(path: Path, name: str) -> Path:
     if not name or PurePath(name).name != name or "\\" in name or ":" in name:
         raise DataError(f"{path}: refers to {name[:80]!r}; its files must lie in its own folder")
     found = path.with_name(name)
-    if not found.is_file():
+    if len(name) > 255 or not found.is_file():  # no file system has longer names
         raise DataError(f"{path}: refers to {name[:80]!r}, which is not beside it")
     return found
 
