@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from training_nights import night
 
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording
@@ -141,10 +137,10 @@ def test_training_gathers_the_same_windows_as_float32(nights: list[PreparedRecor
     np.testing.assert_array_equal(stages, labels)
 
 
-@given(hnp.arrays(np.float16, 500, elements=st.floats(width=16, allow_nan=False, allow_infinity=False)))
-@hypothesis_settings(max_examples=20, deadline=None)
-def test_every_half_becomes_the_same_float32(values: np.ndarray) -> None:
+def test_every_half_becomes_the_same_float32() -> None:
     import torch
 
-    wide = torch.from_numpy(values).to(torch.float32).numpy()
-    np.testing.assert_array_equal(wide.view(np.uint32), values.astype(np.float32).view(np.uint32))
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    wide = torch.from_numpy(halves).to(torch.float32).numpy()
+    np.testing.assert_array_equal(wide.view(np.uint32), halves.astype(np.float32).view(np.uint32))
