@@ -7,7 +7,7 @@ cells that are not done stay in the selection with their state and reason.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -113,6 +113,7 @@ def select_results(
     everything: bool = False,
     rule: str = "trim30",
     corpus: str | None = None,
+    outside: Collection[str] = (),
     home: Path | None = None,
 ) -> Selection:
     """The cells and counts of the latest submission, of a named one, or of all of them.
@@ -123,6 +124,7 @@ def select_results(
         everything: all submissions together; the latest of several cells that do the same counts.
         rule: scoring rule of the counts; one that the cells did not count is counted from kept predictions.
         corpus: only what is judged on this corpus.
+        outside: corpora that entries are there for, which may be asked for although nothing was submitted on them.
         home: TUSP_HOME, where the kept predictions are.
 
     Raises:
@@ -138,7 +140,7 @@ def select_results(
         raise UserError(f"rule {rule} is counted from kept predictions, and no home says where they are")
     if submission is not None and everything:
         raise UserError("--submission and --all exclude each other: one submission, or all of them")
-    submissions = _submissions(store, submission, everything=everything)
+    submissions = _submissions(store, submission, everything=everything, needed=not outside)
     by_id: dict[str, ReportCell] = {}
     members: dict[str, frozenset[str]] = {}
     for record in submissions:
@@ -147,9 +149,10 @@ def select_results(
         by_id.update({cell.id: _report_cell(cell) for cell in asked})
     known = sorted({name for cell in by_id.values() for name in cell.judged_on})
     if corpus is not None:
-        if corpus not in known:
-            nearest = difflib.get_close_matches(corpus, known, n=1)
-            others = ", ".join(known) or "none"
+        if corpus not in known and corpus not in outside:
+            named = sorted({*known, *outside})
+            nearest = difflib.get_close_matches(corpus, named, n=1)
+            others = ", ".join(named) or "none"
             hint = f"did you mean {nearest[0]}?" if nearest else f"judged are {others}"
             raise UserError(f"nothing in this report is judged on corpus {corpus!r}; {hint}")
         by_id = {
@@ -184,7 +187,7 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["corpus", "subject", "recording", "cell"], kind="stable").reset_index(drop=True)
 
 
-def _submissions(store: Store, submission: str | None, *, everything: bool) -> list[SubmissionRecord]:
+def _submissions(store: Store, submission: str | None, *, everything: bool, needed: bool) -> list[SubmissionRecord]:
     if submission is not None:
         known = [record.id for record in list_submissions(store)]
         if not any(name.startswith(submission) for name in known):
@@ -193,7 +196,7 @@ def _submissions(store: Store, submission: str | None, *, everything: bool) -> l
             raise UserError(f"no submission {submission!r}; {hint}")
         return [get_submission(store, submission)]
     found = list_submissions(store, limit=None if everything else 1)
-    if not found:
+    if not found and needed:
         raise UserError("nothing was submitted yet; `tusp submit --ablation csja` makes the first results")
     return found[::-1]
 

@@ -33,6 +33,9 @@ class Judged:
     by_recording: Counts
     """[R, N, 5, 5]"""
 
+    subjects: tuple[str, ...] = ()
+    """Whose night each recording is."""
+
     @property
     def confusion(self) -> Counts:
         """Counts over everybody, [5, 5], summed over replicates."""
@@ -68,6 +71,7 @@ def judge(frame: pd.DataFrame, *, folds_repeat: bool) -> Judged:
     replicates = tuple(sorted(set(labels)))
     people = tuple(sorted(set(frame["subject"])))
     recordings = tuple(sorted(set(frame["recording"])))
+    owner = dict(zip(frame["recording"].tolist(), frame["subject"].tolist(), strict=True))
     counts = matrices(frame)
     row = np.array([replicates.index(label) for label in labels], dtype=np.intp)
     person = np.searchsorted(np.array(people, dtype=object), frame["subject"].to_numpy(dtype=object))
@@ -84,4 +88,5 @@ def judge(frame: pd.DataFrame, *, folds_repeat: bool) -> Judged:
         present=by_person.sum((2, 3)) > 0,
         recordings=recordings,
         by_recording=by_recording,
+        subjects=tuple(owner[name] for name in recordings),
     )

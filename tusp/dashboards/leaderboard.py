@@ -3,7 +3,7 @@ named."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,97 +12,45 @@ import pandas as pd
 
 from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
-from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant, matrices
+from tusp.dashboards.entries import HumanCeiling
+from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
+from tusp.dashboards.guests import guests, truth_of
 from tusp.dashboards.judged import Judged, judge
-from tusp.platform.scoring.evidence import PairTest, VarianceComponents
-from tusp.platform.scoring.metrics import Floats, accuracy, kappa, macro_f1
-from tusp.platform.scoring.sleep_statistics import Agreement
-from tusp.platform.scoring.statistics import Estimate, PooledScores, nan_mean, pooled_scores
+from tusp.dashboards.published import PublishedRow, published_rows
+from tusp.dashboards.rows import (
+    BASELINE,
+    NOTHING,
+    Hole,
+    Refused,
+    Row,
+    Spread,
+    arm_row,
+    baseline_row,
+    first_of,
+    or_worst,
+)
+from tusp.platform.scoring.evidence import PairTest
+from tusp.platform.scoring.rules import RULES
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
+from tusp.platform.store.entries import list_entries
 from tusp.platform.store.models import COUNT_COLUMNS
+from tusp.platform.store.session import Store
 
-BASELINE = "majority stage"
-NOTHING: Final = Estimate(value=float("nan"))
+__all__ = [
+    "BASELINE",
+    "OUTSIDE",
+    "Board",
+    "Hole",
+    "Refused",
+    "Row",
+    "Spread",
+    "arm_labels",
+    "build_boards",
+    "outside_boards",
+]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean and standard deviation (n - 1) over recordings in which the metric is defined."""
-
-    mean: float
-    sd: float
-    recordings: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hole:
-    """A cell of the board that has no result, or a recording that a done cell should have judged."""
-
-    arm: str
-    fold: int
-    seed: int
-    state: str
-    reason: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """A recording that could not be used."""
-
-    corpus: str
-    recording: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One arm (or the baseline) on one board."""
-
-    name: str
-    kind: str
-    """``arm``, ``imported``, ``human`` or ``baseline``."""
-
-    scores: PooledScores
-    per_recording: Mapping[str, Spread]
-    """``accuracy``, ``macro_f1``, ``kappa``: never mixed with the pooled figures."""
-
-    confusion: tuple[tuple[int, ...], ...]
-    """Epochs by true (row) and predicted stage, summed over seeds."""
-
-    folds_done: int
-    folds_planned: int
-    """Folds; with several seeds, folds x seeds."""
-
-    seeds: tuple[int, ...]
-    people: int
-    recordings: int
-    epochs: int
-    n_parameters: int | None
-    n_trainable: int | None
-    training_seconds: float
-    """Summed over the cells; NaN where none says."""
-
-    settings: str | None
-    """Beginning of the hash of model and recipe; None for the baseline."""
-
-    rank: Estimate = NOTHING
-    """Among the ranked rows over the people judged in all of them, 1 the best, with an interval over resamples of these
-    people; NaN where the row is not ranked."""
-
-    unranked: str | None = None
-    """Why an imported, human or published row, or an arm, is not ranked; None for ranked rows and the baseline."""
-
-    variance: VarianceComponents | None = None
-    """Of macro-F1 per person, between people and seeds; None with one seed."""
-
-    coverage: float = float("nan")
-    """Share of the truth's epochs that an imported submission or a human scorer gives, 0 to 1."""
-
-    provenance: Mapping[str, Any] | None = None
-    """Where an imported, human or published row comes from."""
-
-    sleep: tuple[Agreement, ...] = ()
-    """Sleep statistics against the expert's, where they were asked for."""
+OUTSIDE: Final = "outside"
+"""Experiment of boards that hold entries only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +60,8 @@ class Board:
     key: BoardKey
     rule: str
     rows: tuple[Row, ...]
-    """By pooled macro-F1, the best first; the baseline last."""
+    """Arms and ranked imported submissions by pooled macro-F1, the best first; the baseline; then imported submissions
+    that cannot be ranked, and human scorers."""
 
     contrasts: tuple[Contrast, ...]
     holes: tuple[Hole, ...]
@@ -134,13 +83,19 @@ class Board:
     split_seeds: tuple[int, ...] = ()
     """Seeds of the splits, where the submissions say; several only where they make the same split."""
 
-    published: tuple[Any, ...] = ()
-    """Published figures for the same corpus and rule, never ranked."""
+    published: tuple[PublishedRow, ...] = ()
+    """Published figures for the same corpus, pooled as ours, never ranked; none under other rules than ``RULES``."""
+
+    ceiling: HumanCeiling | None = None
+    """What human experts reach on the same nights, where several scored them."""
 
     @property
     def title(self) -> str:
         """What the board is about, in one line; says whether the nights are simulated or real."""
         key = self.key
+        if key.experiment == OUTSIDE:
+            kind = "SIMULATED nights" if key.simulated else "real nights"
+            return f"{key.judged_on} · {kind} · imported submissions and human scorers · rule {self.rule}"
         where = key.judged_on if key.judged_on == key.trained_on else f"{key.judged_on} (trained on {key.trained_on})"
         nights = "SIMULATED nights" if key.simulated else "real nights"
         return (
@@ -149,16 +104,76 @@ class Board:
         )
 
 
-def build_boards(selection: Selection, *, resamples: int, seed: int) -> tuple[Board, ...]:
-    """Every board of a selection, real ones first, then by what they are about."""
+def build_boards(store: Store, selection: Selection, *, resamples: int, seed: int) -> tuple[Board, ...]:
+    """Every board of a selection, real ones first, then by what they are about; the store is asked for the imported
+    submissions and human scorers of the same nights."""
     places: dict[BoardKey, list[ReportCell]] = {}
     for cell in selection.cells:
         for corpus in cell.judged_on:
             places.setdefault(cell.key(corpus), []).append(cell)
-    return tuple(_board(key, places[key], selection, resamples=resamples, seed=seed) for key in sorted(places))
+    return tuple(_board(store, key, places[key], selection, resamples=resamples, seed=seed) for key in sorted(places))
 
 
-def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, resamples: int, seed: int) -> Board:
+def outside_boards(
+    store: Store,
+    *,
+    corpora: Collection[str],
+    rule: str,
+    resamples: int,
+    seed: int,
+    without: Collection[tuple[bool, str]],
+) -> tuple[Board, ...]:
+    """Boards of imported submissions and human scorers on corpora that no cell of the report was judged on.
+
+    Args:
+        store: the open store.
+        corpora: corpora to show.
+        rule: scoring rule; one that entries were not counted under gives no board.
+        resamples: of the bootstrap over people.
+        seed: of the bootstrap and of drawn sign flips.
+        without: (simulated, corpus) that have boards with cells.
+    """
+    found = sorted({(entry.simulated, entry.corpus) for entry in list_entries(store)})
+    boards = []
+    for simulated, corpus in found:
+        if corpus not in corpora or (simulated, corpus) in without or rule not in RULES:
+            continue
+        guest = guests(
+            store, corpus=corpus, simulated=simulated, rule=rule, truth=None, taken=(), resamples=resamples, seed=seed
+        )
+        compared = compare(guest.judged, seeded=(), resamples=resamples, seed=seed)
+        boards.append(
+            Board(
+                key=BoardKey(
+                    simulated=simulated,
+                    experiment=OUTSIDE,
+                    trained_on="",
+                    judged_on=corpus,
+                    protocol="",
+                    folds=0,
+                    recipe="",
+                    split_hash="",
+                ),
+                rule=rule,
+                rows=tuple(_in_order([_ranked(row, compared) for row in guest.rows], None)),
+                contrasts=(),
+                holes=(),
+                refused=(),
+                without_epochs=(),
+                notes=(),
+                pairs=compared.pairs,
+                groups=compared.groups,
+                compared_people=compared.people,
+                published=published_rows(corpus, simulated, rule),
+                ceiling=guest.ceiling,
+            )
+        )
+    return tuple(boards)
+
+
+def _board(
+    store: Store, key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, resamples: int, seed: int
+) -> Board:
     labels = _labels(cells)
     frame = _frame_of(key, cells, selection, labels)
     totals = frame[list(COUNT_COLUMNS)].sum(axis=1)
@@ -169,9 +184,8 @@ def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, 
     by_arm: dict[str, list[ReportCell]] = {}
     for cell in cells:
         by_arm.setdefault(labels[cell.variant], []).append(cell)
-    rows = [_row(arm, arm_cells, judged.get(arm), resamples=resamples, seed=seed) for arm, arm_cells in by_arm.items()]
-    rows.sort(key=lambda row: (-_or_worst(row.scores.overall["macro_f1"].value), row.name))
-    baseline, baseline_notes = _baseline(cells, scored, folds_repeat=folds_repeat, resamples=resamples, seed=seed)
+    arms = [arm_row(arm, of_arm, judged.get(arm), resamples=resamples, seed=seed) for arm, of_arm in by_arm.items()]
+    baseline, baseline_notes = baseline_row(cells, scored, folds_repeat=folds_repeat, resamples=resamples, seed=seed)
     folds = None if folds_repeat else fold_plan(cells, scored, key.judged_on)
     board_contrasts = [
         _with_cost(contrast, by_arm)
@@ -179,8 +193,21 @@ def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, 
             _specs(cells, selection, labels, key.trained_on), judged, folds=folds, resamples=resamples, seed=seed
         )
     ]
-    compared = compare(judged, seeded=judged, resamples=resamples, seed=seed)
-    rows = [_compared(row, judged.get(row.name), compared) for row in rows]
+    guest = guests(
+        store,
+        corpus=key.judged_on,
+        simulated=key.simulated,
+        rule=selection.rule,
+        truth=truth_of(scored),
+        taken=[*by_arm, BASELINE],
+        resamples=resamples,
+        seed=seed,
+    )
+    compared = compare({**judged, **guest.judged}, seeded=judged, resamples=resamples, seed=seed)
+    rows = [
+        *(replace(row, variance=seed_components(judged[row.name])) if row.name in judged else row for row in arms),
+        *guest.rows,
+    ]
     corpora = {key.judged_on, *key.trained_on.split("+")}
     refused = {
         Refused(corpus=str(item["corpus"]), recording=str(item["recording"]), reason=str(item["reason"]))
@@ -191,24 +218,35 @@ def _board(key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, 
     return Board(
         key=key,
         rule=selection.rule,
-        rows=(*rows, baseline) if baseline else tuple(rows),
+        rows=tuple(_in_order([_ranked(row, compared) for row in rows], baseline)),
         contrasts=tuple(board_contrasts),
         holes=tuple(_holes(key, cells, labels, frame)),
         refused=tuple(sorted(refused, key=lambda item: (item.corpus, item.recording))),
         without_epochs=without_epochs,
-        notes=(*_notes(rows, judged, board_contrasts), *baseline_notes),
+        notes=(*_notes(arms, judged, board_contrasts), *baseline_notes, *guest.notes),
         pairs=compared.pairs,
         groups=compared.groups,
         compared_people=compared.people,
         split_seeds=_split_seeds(cells, selection),
+        published=published_rows(key.judged_on, key.simulated, selection.rule) if selection.rule in RULES else (),
+        ceiling=guest.ceiling,
     )
 
 
-def _compared(row: Row, judged: Judged | None, compared: Comparison) -> Row:
-    """An arm with its rank and the components of its seeds."""
-    if judged is None:
+def _ranked(row: Row, compared: Comparison) -> Row:
+    if row.kind == "arm" and not row.people:
         return replace(row, unranked="no result yet")
-    return replace(row, rank=compared.ranks.get(row.name, NOTHING), variance=seed_components(judged))
+    return replace(row, rank=compared.ranks.get(row.name, NOTHING))
+
+
+def _in_order(rows: Sequence[Row], baseline: Row | None) -> list[Row]:
+    """Arms and ranked rows by pooled macro-F1, the baseline, then those that are not ranked."""
+
+    def among(row: Row) -> bool:
+        return row.kind == "arm" or row.unranked is None
+
+    best = sorted(filter(among, rows), key=lambda row: (-or_worst(row.scores.overall["macro_f1"].value), row.name))
+    return [*best, *([baseline] if baseline else []), *(row for row in rows if not among(row))]
 
 
 def _with_cost(contrast: Contrast, by_arm: Mapping[str, Sequence[ReportCell]]) -> Contrast:
@@ -217,8 +255,10 @@ def _with_cost(contrast: Contrast, by_arm: Mapping[str, Sequence[ReportCell]]) -
         arm: [cell.summary.result for cell in by_arm[arm] if cell.summary.state == "done" and cell.summary.result]
         for arm in contrast.weights
     }
-    parameters = {arm: _first(of_arm, "n_parameters") for arm, of_arm in results.items()}
+    parameters = {arm: first_of(of_arm, "n_parameters") for arm, of_arm in results.items()}
     known = all(value is not None for value in parameters.values())
+    if not all(results.values()):
+        return contrast
     places = {(result.get("device"), result.get("threads")) for of_arm in results.values() for result in of_arm}
     seconds = float("nan")
     if len(places) == 1 and all("training_seconds" in result for of_arm in results.values() for result in of_arm):
@@ -243,6 +283,13 @@ def _split_seeds(cells: Sequence[ReportCell], selection: Selection) -> tuple[int
     return tuple(sorted(seed for seed in found if isinstance(seed, int)))
 
 
+def arm_labels(selection: Selection, key: BoardKey) -> dict[str, str]:
+    """Ids of the cells of one board and the names that their arms have there."""
+    cells = [cell for cell in selection.cells if key.judged_on in cell.judged_on and cell.key(key.judged_on) == key]
+    labels = _labels(cells)
+    return {cell.summary.id: labels[cell.variant] for cell in cells}
+
+
 def _labels(cells: Sequence[ReportCell]) -> dict[Variant, str]:
     """Names of the arms; where one name stands for several settings, with the beginning of their hash."""
     variants = sorted({cell.variant for cell in cells})
@@ -263,116 +310,6 @@ def _frame_of(
     )
     here = selection.counts[selection.counts["corpus"] == key.judged_on]
     return here.merge(done, on="cell", how="inner", validate="many_to_one")
-
-
-def _or_worst(value: float) -> float:
-    return -1.0 if np.isnan(value) else value
-
-
-def _row(name: str, cells: Sequence[ReportCell], judged: Judged | None, *, resamples: int, seed: int) -> Row:
-    done = [cell.summary for cell in cells if cell.summary.state == "done"]
-    results: list[Mapping[str, Any]] = [cell.result or {} for cell in done]
-    seconds = [float(result["training_seconds"]) for result in results if "training_seconds" in result]
-    return Row(
-        name=name,
-        kind="arm",
-        folds_done=len(done),
-        folds_planned=len(cells),
-        seeds=tuple(sorted({cell.summary.seed for cell in cells})),
-        n_parameters=_first(results, "n_parameters"),
-        n_trainable=_first(results, "n_trainable"),
-        training_seconds=sum(seconds) if seconds else float("nan"),
-        settings=cells[0].variant[1][:12],
-        **_figures(judged, resamples=resamples, seed=seed),
-    )
-
-
-def _first(results: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    return next((int(result[name]) for result in results if result.get(name) is not None), None)
-
-
-def _figures(judged: Judged | None, *, resamples: int, seed: int) -> dict[str, Any]:
-    """What a row derives from counts; everything is not scored (NaN) where nothing was judged."""
-    if judged is None:
-        nothing = np.zeros((1, 1, N_STAGES, N_STAGES), dtype=np.int64)
-        unknown = Spread(mean=float("nan"), sd=float("nan"), recordings=0)
-        return {
-            "scores": pooled_scores(nothing, resamples=1),
-            "per_recording": dict.fromkeys(("accuracy", "macro_f1", "kappa"), unknown),
-            "confusion": ((0,) * N_STAGES,) * N_STAGES,
-            "people": 0,
-            "recordings": 0,
-            "epochs": 0,
-        }
-    nights = judged.by_recording
-    return {
-        "scores": pooled_scores(judged.by_person, resamples=resamples, seed=seed),
-        "per_recording": {
-            "accuracy": _spread(nan_mean(accuracy(nights))),
-            "macro_f1": _spread(nan_mean(macro_f1(nights))),
-            "kappa": _spread(nan_mean(kappa(nights))),
-        },
-        "confusion": tuple(tuple(int(n) for n in row) for row in judged.confusion),
-        "people": len(judged.people),
-        "recordings": len(judged.recordings),
-        "epochs": judged.n_epochs,
-    }
-
-
-def _spread(values: Floats) -> Spread:
-    defined = values[~np.isnan(values)]
-    return Spread(
-        mean=float(defined.mean()) if defined.size else float("nan"),
-        sd=float(defined.std(ddof=1)) if defined.size > 1 else float("nan"),
-        recordings=int(defined.size),
-    )
-
-
-def _baseline(
-    cells: Sequence[ReportCell],
-    scored: pd.DataFrame,
-    *,
-    folds_repeat: bool,
-    resamples: int,
-    seed: int,
-) -> tuple[Row | None, list[str]]:
-    """The row of a scorer that always says the most frequent stage of the fold's training recordings.
-
-    Its counts are the row sums of any arm's counts on the same recordings (the truth is the same in all of
-    them), put into the column of that stage.
-    """
-    parts, notes = [], []
-    planned = sorted({cell.summary.fold for cell in cells})
-    done = {fold: [c for c in cells if c.summary.fold == fold and c.summary.state == "done"] for fold in planned}
-    for fold in planned:
-        source = next((cell for cell in done[fold] if (cell.summary.result or {}).get("train_stage_counts")), None)
-        if source is None:
-            if done[fold]:
-                notes.append(f"baseline: fold {fold} does not say which stages it was trained on")
-            continue
-        trained = np.asarray((source.summary.result or {})["train_stage_counts"])
-        part = scored[scored["cell"] == source.summary.id].copy()
-        truth = matrices(part).sum(2)
-        counts = np.zeros((len(part), N_STAGES, N_STAGES), dtype=np.int64)
-        counts[:, :, int(trained.argmax())] = truth
-        part[list(COUNT_COLUMNS)] = counts.reshape(len(part), N_STAGES**2)
-        part["seed"] = 0
-        parts.append(part)
-    if not parts or all(part.empty for part in parts):
-        return None, notes
-    row = Row(
-        name=BASELINE,
-        kind="baseline",
-        folds_done=len(parts),
-        folds_planned=len(planned),
-        seeds=(),
-        n_parameters=None,
-        n_trainable=None,
-        training_seconds=float("nan"),
-        settings=None,
-        **_figures(judge(pd.concat(parts), folds_repeat=folds_repeat), resamples=resamples, seed=seed),
-    )
-    return row, notes
 
 
 def _specs(

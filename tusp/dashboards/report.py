@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
-from tusp.dashboards.across import Across
+from tusp.dashboards.across import Across, build_across
 from tusp.dashboards.frames import Selection, select_results
-from tusp.dashboards.leaderboard import Board, build_boards
+from tusp.dashboards.leaderboard import Board, build_boards, outside_boards
+from tusp.dashboards.sleep import with_sleep
 from tusp.dashboards.suites import SuiteTable
+from tusp.datasets.corpus_notes import audit_notes
+from tusp.datasets.splits import corpus_of
 from tusp.platform.errors import UserError
+from tusp.platform.scoring.rules import RULES
+from tusp.platform.store.entries import list_entries
 from tusp.platform.store.session import Store
 
 BOOTSTRAP: Final = 2000
@@ -93,24 +99,50 @@ def build_report(
     corpus: str | None = None,
     bootstrap: int = BOOTSTRAP,
     seed: int = 0,
+    home: Path | None = None,
+    sleep: bool = False,
 ) -> Report:
     """Build the report of the latest submission, a named one, or all.
+
+    Imported submissions and human scorers stand on the boards of their corpora. Corpora of which there is nothing else
+    have a board of their own with ``everything``, when ``corpus`` names them, and where nothing was submitted.
 
     Args:
         store: the open store; it is only read.
         submission: id or its unique beginning; None for the latest.
         everything: all submissions together.
-        rule: scoring rule, ``trim30`` or ``full``.
+        rule: scoring rule: ``trim30``, ``full``, ``trim<minutes>`` or ``lights``. What the cells did not count is
+            counted from their kept predictions.
         corpus: only what is judged on this corpus.
         bootstrap: resamples over people for the intervals.
         seed: of the resampling and of drawn sign flips: the same report twice, digit by digit.
+        home: TUSP_HOME, where the kept predictions are; needed for other rules than ``trim30`` and ``full`` and for
+            ``sleep``.
+        sleep: add the agreement of sleep statistics of every arm, from kept predictions.
 
     Raises:
-        UserError: unknown rule, submission or corpus; nothing submitted yet; too few resamples.
+        UserError: unknown rule, submission or corpus; nothing submitted or imported yet; too few resamples; no home
+            where one is needed; rule ``lights`` for nights whose lights are not known.
+        DataError: a kept prediction that is needed is missing or was changed.
     """
     if bootstrap < 100:
         raise UserError(f"--bootstrap {bootstrap} is too few for an interval; 2000 is usual, 100 the least")
-    selection = select_results(store, submission=submission, everything=everything, rule=rule, corpus=corpus)
+    outside = {entry.corpus for entry in list_entries(store)}
+    selection = select_results(
+        store, submission=submission, everything=everything, rule=rule, corpus=corpus, outside=outside, home=home
+    )
+    boards = build_boards(store, selection, resamples=bootstrap, seed=seed)
+    alone = outside if everything or not selection.submissions else set()
+    boards += outside_boards(
+        store,
+        corpora=alone if corpus is None else outside & {corpus},
+        rule=rule,
+        resamples=bootstrap,
+        seed=seed,
+        without={(board.key.simulated, board.key.judged_on) for board in boards},
+    )
+    if sleep:
+        boards = with_sleep(store, home, boards, selection, resamples=bootstrap, seed=seed)
     return Report(
         rule=rule,
         everything=everything,
@@ -118,8 +150,30 @@ def build_report(
         bootstrap=bootstrap,
         seed=seed,
         submissions=_submission_notes(selection),
-        boards=build_boards(selection, resamples=bootstrap, seed=seed),
+        boards=boards,
         superseded=selection.superseded,
+        recomputed=rule not in RULES,
+        nights=_nights(store, boards),
+        across=build_across(boards),
+    )
+
+
+def _nights(store: Store, boards: Sequence[Board]) -> tuple[NightsNote, ...]:
+    """Audits of the corpora that are judged or trained on, as far as they are registered."""
+    names = {board.key.judged_on for board in boards} | {
+        name for board in boards for name in board.key.trained_on.split("+")
+    }
+    notes = audit_notes(store, sorted({corpus_of(name) for name in names if name}))
+    return tuple(
+        NightsNote(
+            corpus=corpus,
+            usable=note["usable"],
+            refused=note["refused"],
+            with_problems=note["with_problems"],
+            unscored_share=float("nan") if note["unscored_share"] is None else note["unscored_share"],
+            problems=tuple(ProblemKind(**problem) for problem in note["problems"]),
+        )
+        for corpus, note in notes.items()
     )
 
 

@@ -1,0 +1,151 @@
+"""Imported submissions and human scorers beside the arms of a board: what they are called there, and who is ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tusp.dashboards.entries import HUMAN, HUMAN_MEAN, IMPORTED, EntryRow, HumanCeiling, entry_rows, human_ceiling
+from tusp.dashboards.frames import matrices
+from tusp.dashboards.judged import Judged
+from tusp.dashboards.rows import Row, entry_row
+from tusp.platform.scoring.rules import RULES
+from tusp.platform.store.entries import list_entries
+from tusp.platform.store.session import Store
+
+AGAINST_OTHERS = "each scorer is judged against the consensus of the other scorers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What the ranked rows of a board were judged on, under the board's rule."""
+
+    stages: Mapping[str, tuple[int, ...]]
+    """Recording to its epochs of each true stage; recordings without an epoch are left out."""
+    people: Mapping[str, str]
+    """Recording to its person."""
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Recording to its scored epochs."""
+        return {recording: sum(stages) for recording, stages in self.stages.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guests:
+    """Rows that no cell of the board made."""
+
+    rows: tuple[Row, ...] = ()
+    """Imported by pooled macro-F1, then the mean human and the scorers."""
+    judged: Mapping[str, Judged]
+    """Counts of those that are ranked, by their name on the board."""
+    ceiling: HumanCeiling | None = None
+    notes: tuple[str, ...] = ()
+
+
+def truth_of(scored: pd.DataFrame) -> Truth:
+    """What arms were judged on: rows with ``recording, subject`` and the counts, none without an epoch."""
+    stages = matrices(scored).sum(2).tolist()
+    recordings = scored["recording"].tolist()
+    return Truth(
+        stages={name: tuple(row) for name, row in zip(recordings, stages, strict=True)},
+        people=dict(zip(recordings, scored["subject"].tolist(), strict=True)),
+    )
+
+
+def guests(
+    store: Store,
+    *,
+    corpus: str,
+    simulated: bool,
+    rule: str,
+    truth: Truth | None,
+    taken: Collection[str],
+    resamples: int,
+    seed: int,
+) -> Guests:
+    """Entries of a corpus as rows of one board.
+
+    An imported submission is ranked when it covers every epoch of the recordings that the arms were judged on, and its
+    truth has the same stages there. Human scorers never are: each has a truth of its own.
+
+    Args:
+        store: the open store.
+        corpus: corpus judged on.
+        simulated: kind of nights.
+        rule: scoring rule; entries are counted under ``RULES`` only.
+        truth: what the arms were judged on; None on a board without arms, where the imported entries of the truth that
+            most of them share are ranked among each other.
+        taken: names of other rows; an entry of such a name is told apart by its kind.
+        resamples: of the bootstrap over people.
+        seed: of the bootstrap.
+    """
+    if rule not in RULES:
+        there = any(entry.simulated == simulated for entry in list_entries(store, corpus=corpus))
+        said = f"imported submissions and human scorers are counted under {' and '.join(RULES)} only"
+        return Guests(judged={}, notes=(said,) if there else ())
+    entries = entry_rows(
+        store,
+        corpus=corpus,
+        simulated=simulated,
+        rule=rule,
+        resamples=resamples,
+        seed=seed,
+        recordings=truth.epochs if truth else None,
+    )
+    if truth is None:
+        truth = _most_shared(entries)
+    rows, judged, names = [], {}, set(taken)
+    for entry in entries:
+        name = entry.name if entry.name not in names else f"{entry.name} ({entry.kind})"
+        names.add(name)
+        reason = why_unranked(entry, truth)
+        rows.append(entry_row(entry, name=name, unranked=reason))
+        if reason is None:
+            judged[name] = entry.judged
+    return Guests(rows=tuple(rows), judged=judged, ceiling=human_ceiling(entries, rule=rule))
+
+
+def why_unranked(entry: EntryRow, truth: Truth | None) -> str | None:
+    """Why an entry cannot be ranked among rows that were judged on ``truth``; None when it can."""
+    if entry.kind in {HUMAN, HUMAN_MEAN}:
+        return AGAINST_OTHERS
+    if not entry.complete:
+        return entry.coverage
+    if truth is None or not truth.stages:
+        return "nothing else was judged yet"
+    here = _entry_truth(entry)
+    missing, more = truth.stages.keys() - here.stages.keys(), here.stages.keys() - truth.stages.keys()
+    if missing or more:
+        parts = [f"lacks {_named(missing)}" if missing else "", f"has {_named(more)} besides" if more else ""]
+        return f"judged on other recordings: {' and '.join(part for part in parts if part)}"
+    differing = {name for name, stages in truth.stages.items() if here.stages[name] != stages}
+    if differing:
+        return f"judged on another truth in {_named(differing)}"
+    renamed = {name for name, person in truth.people.items() if here.people[name] != person}
+    return f"knows {_named(renamed)} as nights of other people" if renamed else None
+
+
+def _named(recordings: Collection[str]) -> str:
+    first = sorted(recordings)[0]
+    return first if len(recordings) == 1 else f"{len(recordings)} recordings (first: {first})"
+
+
+def _entry_truth(entry: EntryRow) -> Truth:
+    judged = entry.judged
+    stages = judged.by_recording.sum(-1).max(0).tolist()
+    return Truth(
+        stages={name: tuple(row) for name, row in zip(judged.recordings, stages, strict=True)},
+        people=dict(zip(judged.recordings, judged.subjects, strict=True)),
+    )
+
+
+def _most_shared(entries: Collection[EntryRow]) -> Truth | None:
+    """The truth of most complete imported entries, of the newest where several have as many."""
+    imported = [entry for entry in entries if entry.kind == IMPORTED and entry.complete]
+    if not imported:
+        return None
+    hashes = [entry.truth_hash for entry in imported]
+    return _entry_truth(max(imported, key=lambda entry: (hashes.count(entry.truth_hash), entry.created_at)))
