@@ -42,7 +42,8 @@ def plain_label(label: str) -> str:
 def lines_of(text: str) -> list[str]:
     """Lines of a text as editors show them; ``str.splitlines`` also breaks at form feeds and other control characters,
     which would make two rows of a damaged one."""
-    return re.split(r"\r\n|\n|\r", text)
+    lines = re.split(r"\r\n|\n|\r", text)
+    return lines if lines[-1] else lines[:-1]
 
 
 def runs_from_edf(header: EdfHeader) -> list[Run]:
