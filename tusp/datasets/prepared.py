@@ -5,6 +5,7 @@ prepared/<corpus>/<first 20 digits of the fingerprint>/
     signals.npy   float16 [channels, epochs x 3840], clipped and scaled
     stages.npy    int8 [epochs], codes of tusp.platform.stages
     meta.json     identity, channels, problems, sizes and checksums; sealed by a checksum of its own
+prepared/<corpus>/settings.json                     settings it was prepared with last, where not the default ones
 prepared/<corpus>/.locks/<the same digits>.lock     held by the one process that writes this folder
 prepared/<corpus>/.<the same digits>.part/          being written; left over only by a process that died
 ```
