@@ -35,7 +35,7 @@ from tusp.datasets.formats.label_lists import runs_from_list
 from tusp.datasets.formats.label_tables import runs_from_table
 from tusp.datasets.formats.wfdb import read_wfdb_header
 from tusp.datasets.recording import Channel, Hypnogram, RecordingFiles
-from tusp.datasets.splits import make_split, parse_manifest, to_json
+from tusp.datasets.splits import make_split, parse_manifest, to_json, verify_split
 from tusp.platform.errors import LONGEST_MESSAGE, DataError, UserError
 from tusp.platform.identity import file_sha256
 
@@ -205,6 +205,13 @@ def test_a_manifest_with_a_text_for_a_list_is_refused() -> None:
     document["recordings"]["p1"] = "n1"
     with pytest.raises(UserError, match="'n1' is not a list"):
         parse_manifest(json.dumps(document))
+
+
+def test_a_recording_that_a_manifest_names_often_is_said_in_a_short_line() -> None:
+    people = {f"p{n}": (f"n{n}",) for n in range(4)}
+    split = make_split("mine", people, protocol="kfold", folds=2, seed=0)
+    often = dataclasses.replace(split, recordings={**people, "p1": ("n1",) * 900})
+    assert "recording n1 of person p1 is named 900 times" in verify_split(often, people)
 
 
 def test_a_manifest_of_people_who_cannot_be_printed_is_refused() -> None:

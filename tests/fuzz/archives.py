@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """Zip and tar archives of a corpus, unpacked as ``tusp datasets fetch --archive`` does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """Text documents that tusp is handed: descriptions of corpora (TOML) and split manifests (JSON)."""
 
 from __future__ import annotations

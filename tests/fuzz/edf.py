@@ -302,6 +302,11 @@ def _table(text: str) -> list[tuple[float, float | None, str]]:
         float(rows[0][0])
     except ValueError:
         head = [cell.strip().casefold() for cell in rows.pop(0)]
+        if "duration_seconds" not in head:
+            places = [head.index(name) for name in ("onset_seconds", "stage")]
+            starts = [(float(row[places[0]]), row[places[1]].strip()) for row in rows]
+            later = [min((other for other, _ in starts if other > onset), default=onset + 30) for onset, _ in starts]
+            return [(onset, end - onset, label) for (onset, label), end in zip(starts, later, strict=True)]
         order = [head.index(name) for name in ("onset_seconds", "duration_seconds", "stage")]
     cells = [[row[column].strip() for column in order] for row in rows]
     return [(float(onset), float(duration), label) for onset, duration, label in cells]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """Ways to break an HDF5 file that need the library: shapes, types, links, attributes, filters.
 
 A sound file is opened in memory, changed, and handed back as bytes. The library is never given bytes that were broken
@@ -29,6 +30,11 @@ def _nodes(file: h5py.File) -> tuple[list[str], list[str]]:
     groups, datasets = ["/"], []
     file.visititems(lambda name, node: (datasets if isinstance(node, h5py.Dataset) else groups).append(name))
     return groups, datasets
+
+
+def _sound(dataset: h5py.Dataset) -> bool:
+    """Whether the library reads it without harm: a dataset that is made of itself ends the process."""
+    return not dataset.is_virtual and not dataset.external and dataset.shape is not None and dataset.size < 10**7
 
 
 def _put(file: h5py.File, name: str, **made: object) -> h5py.Dataset:
@@ -201,7 +207,6 @@ def _group_in_place(file: h5py.File, name: str, rng: Rng) -> str:
         del file[name]
         return f"{name} is gone"
     if kind == 2:
-        file[name] if name in file else None
         del file[name]
         file[name] = np.dtype("f4")
         return f"{name} is a named type"
@@ -300,7 +305,7 @@ class Hdf5Mutator:
         said = []
         with h5py.File(held, "r+") as file:
             for _ in range(1 if rng.random() < 0.8 else 2):
-                _, datasets = _nodes(file)
+                datasets = [name for name in _nodes(file)[1] if _sound(file[name])]
                 if not datasets:
                     break
                 way = WAYS[pick(rng, WAYS)]

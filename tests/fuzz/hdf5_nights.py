@@ -220,19 +220,19 @@ class DodTarget(Hdf5Target):
                         values = plain_values(dataset)
                     except NOT_READ:
                         continue
-                    stated = [
-                        e["fs"]
-                        for e in entries
-                        if str(e.get("path", "")).strip("/") == f"signals/{kind}/{name}" and "fs" in e
-                    ]
-                    if "fs" in dataset.parent.attrs:
-                        stated.append(dataset.parent.attrs["fs"])
-                    rate = float(np.asarray([*stated, 250.0][0]).reshape(-1)[0])
-                    samples[name] = (rate, values)
-            stages = plain_values(file["hypnogram"]) if len(files) == 1 else None
-        if stages is not None:
-            stages = np.where((stages >= 0) & (stages <= 4), stages, -1).astype(np.int8)
-        return Read(stages=baseline.stages if stages is None else stages, samples=samples)
+                    said = [e for e in entries if str(e.get("path", "")).strip("/") == f"signals/{kind}/{name}"][:1]
+                    said.append(dict(dataset.parent.attrs))
+                    rate = next((facts["fs"] for facts in said if facts.get("fs") is not None), 250.0)
+                    unit = next((facts["unit"] for facts in said if "unit" in facts), "")
+                    factor = {"v": 1e6, "mv": 1e3}.get(unit.casefold() if isinstance(unit, str) else "", 1.0)
+                    samples[name] = (float(np.asarray(rate).reshape(-1)[0]), values * factor)
+            if len(files) > 1:
+                return Read(stages=baseline.stages, samples=samples)
+            try:
+                own = plain_values(file["hypnogram"])
+            except NOT_READ:  # behind more links than the library follows
+                return Read(samples=samples)
+        return Read(stages=np.where((own >= 0) & (own <= 4), own, -1).astype(np.int8), samples=samples)
 
 
 class ScorerTarget(DodTarget):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """Ways to break a file, whatever its format."""
 
 from __future__ import annotations

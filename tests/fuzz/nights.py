@@ -190,7 +190,8 @@ class NightTarget(Target):
             say(reason, *names, *self.folders(seed))
         ours = [r for r in discovery.recordings if r.name != self.other]
         if not ours:
-            gone = self.without_signals_no_night and any(isinstance(c, Odd) for c in mutant.files.values())
+            odd = [isinstance(content, Odd) for content in mutant.files.values()]
+            gone = all(odd) or (self.without_signals_no_night and any(odd))
             if not discovery.refused and not discovery.excluded and not gone:
                 raise Finding("the night is dropped in silence")
             return "refused"

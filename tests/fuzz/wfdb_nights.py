@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """WFDB records of cinc2018: headers, samples, annotations, and the labels in HDF5 beside them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of hostile values read better with one case a line
 """Hypnograms in the NSRR's and in Profusion's XML, beside the EDF signals of shhs."""
 
 from __future__ import annotations

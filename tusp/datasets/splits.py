@@ -196,11 +196,15 @@ def _shared_recordings(people: Mapping[str, Sequence[str]]) -> list[str]:
     for subject in sorted(people):
         for name in people[subject]:
             owners.setdefault(name, []).append(subject)
-    return [
-        f"recording {name} belongs to {len(found)} people ({', '.join(found)})"
-        for name, found in sorted(owners.items())
-        if len(found) > 1
-    ]
+    problems = []
+    for name, found in sorted(owners.items()):
+        different = sorted(set(found))
+        if len(different) > 1:
+            shown = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
+            problems.append(f"recording {name} belongs to {len(different)} people ({shown})")
+        elif len(found) > 1:
+            problems.append(f"recording {name} of person {different[0]} is named {len(found)} times")
+    return problems
 
 
 def verify_split(split: Split, recordings_by_subject: Mapping[str, Sequence[str]]) -> list[str]:
