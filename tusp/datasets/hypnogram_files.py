@@ -55,6 +55,7 @@ LABELS: Final = {
 _SHOWN: Final = 3
 _PREDICTION: Final = re.compile(r"[_-]pred$", re.IGNORECASE)
 _TRUTH: Final = re.compile(r"[_-]true$", re.IGNORECASE)
+_SLEEP_EDF: Final = re.compile(r"((?:sc4|st7)\d{3})[a-z][a-z0-9](?:-psg|-hypnogram)?", re.ASCII)
 _TOLERANCE_S: Final = 1e-3
 _ARRAYS: Final = ("arr_0", "predicted", "predictions", "prediction", "pred", "y_pred", "hypnogram", "stages")
 _NPY_MAGIC: Final = b"\x93NUMPY"
@@ -156,16 +157,16 @@ def match_recordings(given: Iterable[str], recordings: Iterable[str]) -> Matchin
     """Match names of files with recordings: alike without case, or the one beginning with the other.
 
     A beginning counts only where it leaves one recording to choose and does not end inside a number or a word
-    (``tr03-1`` is no beginning of ``tr03-10``).
+    (``tr03-1`` is no beginning of ``tr03-10``). Both files of a Sleep-EDF night count as the night.
 
     Raises:
         DataError: two files are of one recording.
     """
-    known = {name.casefold(): name for name in recordings}
+    known = {_plain(name): name for name in recordings}
     found: dict[str, str] = {}
     unmatched = []
     for name in sorted(given):
-        plain = name.casefold()
+        plain = _plain(name)
         candidates = [plain] if plain in known else [other for other in known if _begins(plain, other)]
         if len(candidates) != 1:
             unmatched.append(name)
@@ -515,6 +516,13 @@ def _on_grid(runs: Sequence[tuple[float, float | None, str]], *, where: str) -> 
         stages[first:stop] = LABELS[plain_label(label)]
         filled = stop
     return stages
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: without case; of Sleep-EDF the six characters that pair signals and hypnogram."""
+    plain = name.casefold()
+    match = _SLEEP_EDF.fullmatch(plain)
+    return match[1] if match else plain
 
 
 def _begins(one: str, other: str) -> bool:
