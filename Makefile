@@ -17,7 +17,8 @@ test: install-test
 	$(BIN)/python -m pytest -n 2 -m "not slow and not cluster and not postgres and not browser and not gpu"
 
 test-all: test
-	$(BIN)/python -m pytest -m "(slow or cluster) and not postgres and not browser and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "slow and not cluster and not postgres and not browser and not gpu"
+	$(BIN)/python -m pytest -m "cluster and not postgres and not browser and not gpu"
 
 install: $(VENV)/installed
 
