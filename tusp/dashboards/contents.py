@@ -1,0 +1,93 @@
+"""What a report shows and in which order, whatever its format: tables, holes, notes, and what it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tusp.dashboards.leaderboard import Board
+from tusp.dashboards.report import NightsNote, Report, SubmissionNote
+from tusp.dashboards.tables import TextTable, contrast_table, details_table, leaderboard_table
+
+
+def board_tables(board: Board) -> list[TextTable]:
+    """Tables of one board: leaderboard, contrasts where there are any, details."""
+    tables = [leaderboard_table(board)]
+    if board.contrasts:
+        tables.append(contrast_table(board))
+    return [*tables, details_table(board)]
+
+
+def night_words(key_simulated: bool) -> str:
+    """``SIMULATED nights`` or ``real nights``."""
+    return "SIMULATED nights" if key_simulated else "real nights"
+
+
+def submission_line(note: SubmissionNote) -> str:
+    """A submission with the programs and the machine that made it, in one line."""
+    environment = note.environment
+    packages: Mapping[str, Any] = environment.get("packages") or {}
+    versions = [f"{name} {packages[name]}" for name in ("tusp", "torch", "numpy") if packages.get(name)]
+    if environment.get("python"):
+        versions.insert(1 if versions else 0, f"Python {environment['python']}")
+    git = environment.get("git") or {}
+    commit = [f"commit {str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}"] if git else []
+    cpu = environment.get("cpu") or {}
+    gpu = environment.get("gpu") or {}
+    cores = f", {cpu['usable_cores']} cores" if cpu.get("usable_cores") else ""
+    machine = [f"{cpu['model']}{cores}"] if cpu.get("model") else []
+    machine += [str(gpu["name"])] if gpu.get("name") else []
+    made = "; ".join([", ".join(versions), *commit, *machine]) if versions or commit or machine else "not recorded"
+    nights = night_words(note.simulated)
+    return f"submission {note.id} ({note.created_at:%Y-%m-%d %H:%M} UTC, {note.state}, {nights}): {made}"
+
+
+def environment_lines(report: Report) -> list[str]:
+    """A line for each submission of the report."""
+    return [submission_line(note) for note in report.submissions]
+
+
+def split_lines(report: Report) -> list[str]:
+    """The whole hash of every split, once."""
+    found = {}
+    for board in report.boards:
+        key = board.key
+        found[key.split_hash] = f"split {key.trained_on}, {key.protocol}, {_folds(key.folds)}: {key.split_hash}"
+    return list(found.values())
+
+
+def _folds(number: int) -> str:
+    return "1 fold" if number == 1 else f"{number} folds"
+
+
+def recompute_lines(report: Report) -> list[str]:
+    """Commands that make the report again from the store and verify what it rests on."""
+    which = ["--all"] if report.everything else [f"--submission {note.id}" for note in report.submissions]
+    only = f" --corpus {report.corpus}" if report.corpus else ""
+    lines = []
+    for chosen in which:
+        lines.append(f"tusp report {chosen} --rule {report.rule}{only} --bootstrap {report.bootstrap}")
+        lines.append(f"tusp validate {chosen}")
+    return lines
+
+
+def nights_lines(note: NightsNote) -> list[str]:
+    """What the audit says of a corpus: one line of numbers, then its most frequent problems."""
+    unscored = "" if note.unscored_share != note.unscored_share else f", {100 * note.unscored_share:.1f} % unscored"
+    lines = [
+        f"{note.corpus}: {_nights(note.usable)} usable, {note.refused:,} refused, "
+        f"{note.with_problems:,} with something to know{unscored}"
+    ]
+    return lines + [
+        f"{note.corpus}: {problem.kind} ({_nights(problem.recordings)}; {problem.example})" for problem in note.problems
+    ]
+
+
+def _nights(number: int) -> str:
+    return "1 night" if number == 1 else f"{number:,} nights"
+
+
+def foot_lines(report: Report) -> list[str]:
+    """What stands at the end of every report: audits of the nights, splits, environment."""
+    audits: Sequence[str] = [line for note in report.nights for line in nights_lines(note)]
+    return [*audits, *split_lines(report), *environment_lines(report)]
