@@ -73,8 +73,9 @@ class NightPlan:
 
 def draw_person(plan: NightPlan) -> Person:
     """The same person for every night of a subject."""
-    person = Person.draw(load_statistics(plan.corpus), np.random.default_rng(plan.stream(PERSON)))
-    return replace(person, ambiguity=person.ambiguity * plan.ambiguity)
+    statistics = load_statistics(plan.corpus)
+    person = Person.draw(statistics, np.random.default_rng(plan.stream(PERSON)))
+    return replace(person, ambiguity=person.ambiguity * statistics.ambiguity * plan.ambiguity)
 
 
 def draw_truth(plan: NightPlan, person: Person) -> Night:

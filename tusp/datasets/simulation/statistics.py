@@ -237,6 +237,8 @@ class CorpusStatistics:
     before the first stage (epochs)."""
     variability: float = 1.0
     """How much people and nights depart from the tables, as a multiple of what Sleep-EDF's do."""
+    ambiguity: float = 1.0
+    """How unclear the corpus's stages are beside those of Sleep-EDF."""
 
     def chain(self, age: float) -> Chain:
         """The tables for a person of this age (the nearest group)."""
@@ -262,6 +264,8 @@ class Loan:
     times_of: str = ""
     """Whose times around and of the sleep period (empty: its own)."""
     variability: float = 1.0
+    ambiguity: float = 1.0
+    """How unclear the corpus's stages are beside those of Sleep-EDF."""
 
     def ages_at(self) -> Floats:
         """The assumed ages at :data:`QUANTILES`: normal, cut at the ends."""
@@ -275,11 +279,19 @@ class Loan:
 LOANS: Final[Mapping[str, Loan]] = {
     # hypnograms at hand, ages not
     "cinc2018": Loan(ages=(18, 55, 90, 14), female_share=0.35, variability=1.5),
-    "dod-h": Loan(ages=(18, 35, 65, 8), female_share=0.25, variability=0.8),
+    # what five people agree on is clearer than what one person wrote
+    "dod-h": Loan(ages=(18, 35, 65, 8), female_share=0.25, variability=0.8, ambiguity=0.75),
     # patients of a sleep clinic
     "dcsm": Loan(ages=(18, 50, 85, 15), female_share=0.45, chain_of="cinc2018", times_of="cinc2018", variability=1.5),
     # people with sleep apnoea
-    "dod-o": Loan(ages=(20, 46, 80, 14), female_share=0.36, chain_of="cinc2018", times_of="cinc2018", variability=1.5),
+    "dod-o": Loan(
+        ages=(20, 46, 80, 14),
+        female_share=0.36,
+        chain_of="cinc2018",
+        times_of="cinc2018",
+        variability=1.5,
+        ambiguity=0.75,
+    ),
     # recorded at home and scored by the same rules as the cassette nights; everybody is over 40
     "shhs": Loan(ages=(40, 63, 89, 11), female_share=0.52, chain_of="sedf-sc", times_of="cinc2018"),
 }
@@ -317,6 +329,7 @@ def load_statistics(corpus: str) -> CorpusStatistics:
         nap_before=times.nap_before,
         nap_after=times.nap_after,
         variability=loan.variability,
+        ambiguity=loan.ambiguity,
     )
 
 
