@@ -118,6 +118,13 @@ def test_corpora_are_combined_as_statsmodels_does() -> None:
     assert found.corpora == 4
 
 
+def test_corpora_that_happen_to_agree_do_not_look_certain() -> None:
+    found = combine_corpora([0.02, 0.0201, 0.0199], [0.0001, 0.0001, 0.0001])
+    # Unscaled: t with 2 degrees of freedom times the SD of a mean of three.
+    half = stats.t.ppf(0.975, 2) * np.sqrt(0.0001 / 3)
+    assert (found.effect.low, found.effect.high) == pytest.approx((0.02 - half, 0.02 + half))
+
+
 def test_equal_effects_have_no_variance_between_corpora() -> None:
     found = combine_corpora([0.02, 0.02, 0.02], [0.0001, 0.0002, 0.0001])
     assert (found.effect.value, found.tau, found.i_squared) == pytest.approx((0.02, 0, 0), abs=1e-6)

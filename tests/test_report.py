@@ -406,7 +406,7 @@ def test_one_content_in_all_formats(store: Store) -> None:
             ]
             assert document["rows"][place]["pooled"][metric]["value"] == estimate.value
         line = next(cells for cells in markdown if cells[0] == row.name)
-        shown = [float(cell.split()[0]) for cell in line[1:4]]
+        shown = [float(cell.split()[0]) for cell in line[2:5]]  # the rank stands before the scores
         expected = [row.scores.overall[name].value for name in ("macro_f1", "accuracy", "kappa")]
         assert shown == pytest.approx(expected, abs=5e-4)
     contrast = frame.query("kind == 'contrast' and aggregation == 'people' and metric == 'macro_f1'").iloc[0]

@@ -8,9 +8,15 @@ from typing import Any, Final
 
 import pandas as pd
 
+from tusp.dashboards.across import Forest, Matrix, RankDiagram
 from tusp.dashboards.contrast import Contrast
+from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.leaderboard import Board, Row
-from tusp.dashboards.report import Report
+from tusp.dashboards.published import PublishedRow
+from tusp.dashboards.report import NightsNote, Report
+from tusp.dashboards.suites import SuiteTable
+from tusp.platform.scoring.evidence import FoldTest, PairTest, VarianceComponents
+from tusp.platform.scoring.sleep_statistics import UNITS, Agreement
 from tusp.platform.scoring.statistics import CONFIDENCE, Estimate
 from tusp.platform.stages import STAGE_NAMES
 
@@ -50,7 +56,16 @@ def report_document(report: Report) -> dict[str, Any]:
             }
             for item in report.submissions
         ],
+        "counted": "kept predictions" if report.recomputed else "store",
         "boards": [_board(board) for board in report.boards],
+        "across": {
+            "forests": [_forest(forest) for forest in report.across.forests],
+            "rank_diagrams": [_diagram(diagram) for diagram in report.across.diagrams],
+            "matrices": [_matrix(matrix) for matrix in report.across.matrices],
+            "notes": list(report.across.notes),
+        },
+        "suite": None if report.suite is None else _suite(report.suite),
+        "nights": [_nights(note) for note in report.nights],
     }
     plain: dict[str, Any] = _null_for_nan(document)
     return plain
@@ -68,7 +83,7 @@ def _board(board: Board) -> dict[str, Any]:
         "title": board.title,
         "simulated": key.simulated,
         "experiment": key.experiment,
-        "trained_on": key.trained_on.split("+"),
+        "trained_on": key.trained_on.split("+") if key.trained_on else [],
         "judged_on": key.judged_on,
         "protocol": key.protocol,
         "folds": key.folds,
@@ -86,6 +101,139 @@ def _board(board: Board) -> dict[str, Any]:
         ],
         "without_epochs": list(board.without_epochs),
         "notes": list(board.notes),
+        "split_seeds": list(board.split_seeds),
+        "comparison": {
+            "people": board.compared_people,
+            "pairs": [_pair(pair) for pair in board.pairs],
+            "not_distinguishable": [list(group) for group in board.groups if len(group) > 1],
+        },
+        "published": [_published(row) for row in board.published],
+        "human_ceiling": None if board.ceiling is None else _ceiling(board.ceiling),
+    }
+
+
+def _pair(pair: PairTest) -> dict[str, Any]:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "effect": pair.effect,
+        "p": pair.p,
+        "p_holm": pair.p_holm,
+        "people": pair.people,
+    }
+
+
+def _published(row: PublishedRow) -> dict[str, Any]:
+    return {
+        "system": row.system,
+        "kind": row.kind,
+        "aggregation": row.aggregation,
+        "protocol": row.protocol,
+        "rule": row.rule,
+        "values": dict(row.values),
+        "source": row.source,
+        "note": row.note,
+        "remark": row.remark,
+    }
+
+
+def _ceiling(ceiling: HumanCeiling) -> dict[str, Any]:
+    return {
+        "scorers": [row.name for row in ceiling.scorers],
+        "best": ceiling.best,
+        "ranges": {name: list(ends) for name, ends in ceiling.ranges.items()},
+        "pairwise_kappa": ceiling.pairwise_kappa,
+    }
+
+
+def _forest(forest: Forest) -> dict[str, Any]:
+    summary = forest.summary
+    return {
+        "title": forest.title,
+        "simulated": forest.simulated,
+        "contrast": forest.contrast,
+        "kind": forest.kind,
+        "corpora": [
+            {
+                "corpus": item.corpus,
+                "effect": _estimate(item.effect),
+                "variance": item.variance,
+                "people": item.people,
+                "p_holm": item.p_holm,
+                "stages": {
+                    stage: {"effect": _estimate(effect), "p_holm": p}
+                    for stage, effect, p in zip(STAGE_NAMES, item.stages, item.stages_p_holm, strict=True)
+                },
+                "parameters": item.parameters,
+                "training_seconds": item.training_seconds,
+            }
+            for item in forest.effects
+        ],
+        "random_effects": {
+            "effect": _estimate(summary.effect),
+            "prediction": _estimate(summary.prediction),
+            "tau": summary.tau,
+            "i_squared": summary.i_squared,
+            "corpora": summary.corpora,
+        },
+    }
+
+
+def _diagram(diagram: RankDiagram) -> dict[str, Any]:
+    return {
+        "title": diagram.title,
+        "simulated": diagram.simulated,
+        "corpora": list(diagram.corpora),
+        "mean_ranks": dict(diagram.ranks),
+        "critical_difference": diagram.critical_difference,
+        "within": [list(group) for group in diagram.groups],
+        "words": diagram.words,
+    }
+
+
+def _matrix(matrix: Matrix) -> dict[str, Any]:
+    return {
+        "title": matrix.title,
+        "simulated": matrix.simulated,
+        "arm": matrix.arm,
+        "trained_on": [name.split("+") for name in matrix.trained_on],
+        "judged_on": list(matrix.judged_on),
+        "macro_f1": [[_estimate(score) for score in scores] for scores in matrix.scores],
+        "people": [list(people) for people in matrix.people],
+    }
+
+
+def _suite(suite: SuiteTable) -> dict[str, Any]:
+    return {
+        "name": suite.name,
+        "version": suite.version,
+        "title": suite.title,
+        "fixed": suite.fixed,
+        "arms": list(suite.arms),
+        "corpora": [
+            {
+                "corpus": item.corpus,
+                "macro_f1": [_estimate(score) for score in item.scores],
+                "problems": list(item.problems),
+            }
+            for item in suite.corpora
+        ],
+        "means": list(suite.means),
+        "problems": list(suite.problems),
+    }
+
+
+def _nights(note: NightsNote) -> dict[str, Any]:
+    return {
+        "corpus": note.corpus,
+        "usable": note.usable,
+        "refused": note.refused,
+        "with_problems": note.with_problems,
+        "unscored_share": note.unscored_share,
+        "problems": [
+            {"kind": problem.kind, "recordings": problem.recordings, "example": problem.example}
+            for problem in note.problems
+        ],
     }
 
 
@@ -117,6 +265,34 @@ def _row(row: Row) -> dict[str, Any]:
         "n_trainable": row.n_trainable,
         "training_seconds": row.training_seconds,
         "settings": row.settings,
+        "rank": _estimate(row.rank),
+        "unranked": row.unranked,
+        "variance": None if row.variance is None else _variance(row.variance),
+        "coverage": row.coverage,
+        "provenance": row.provenance,
+        "protocols": row.protocols,
+        "sleep": {item.statistic: _agreement(item) for item in row.sleep},
+    }
+
+
+def _variance(parts: VarianceComponents) -> dict[str, Any]:
+    return {
+        "people_sd": parts.people,
+        "seeds_sd": parts.seeds,
+        "rest_sd": parts.rest,
+        "people": parts.n_people,
+        "seeds": parts.n_seeds,
+    }
+
+
+def _agreement(item: Agreement) -> dict[str, Any]:
+    return {
+        "unit": UNITS[item.statistic],
+        "recordings": item.recordings,
+        "people": item.people,
+        "bias": _estimate(item.bias),
+        "lower_limit": _estimate(item.lower),
+        "upper_limit": _estimate(item.upper),
     }
 
 
@@ -144,7 +320,15 @@ def _contrast(contrast: Contrast) -> dict[str, Any]:
             for stage in contrast.stages
         },
         "verdict": contrast.verdict,
+        "variance": contrast.variance,
+        "folds": None if contrast.folds is None else _folds(contrast.folds),
+        "parameters": contrast.parameters,
+        "training_seconds": contrast.training_seconds,
     }
+
+
+def _folds(test: FoldTest) -> dict[str, Any]:
+    return {"mean": test.mean, "t": test.t, "p": test.p, "folds": test.folds}
 
 
 def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
@@ -163,6 +347,18 @@ def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
     for row in board.rows:
         for figure in _row_figures(row):
             yield same | {"kind": row.kind, "name": row.name} | figure
+    for published in board.published:
+        for name, value in published.values.items():
+            metric, _, stage = name.partition("_") if name.startswith("f1_") else (name, "", "")
+            yield same | {
+                "kind": "published",
+                "name": published.system,
+                "aggregation": published.aggregation,
+                "metric": metric,
+                "stage": stage or None,
+                "value": value,
+                "text": "; ".join(text for text in (published.remark, published.note, published.source) if text),
+            }
     for contrast in board.contrasts:
         for figure in _contrast_figures(contrast):
             yield same | {"kind": "contrast", "name": contrast.name} | figure
@@ -185,6 +381,12 @@ def _row_figures(row: Row) -> Iterator[dict[str, Any]]:
     for name, spread in row.per_recording.items():
         figure = {"metric": name, "value": spread.mean, "sd": spread.sd}
         yield {"aggregation": "recordings"} | figure | people
+    if row.kind != "baseline":
+        yield {"aggregation": "total", "metric": "rank"} | _estimate(row.rank) | people | {"text": row.unranked}
+    for item in row.sleep:
+        for metric, estimate in (("bias", item.bias), ("lower_limit", item.lower), ("upper_limit", item.upper)):
+            name = f"{item.statistic}_{metric}"
+            yield {"aggregation": "recordings", "metric": name} | _estimate(estimate) | {"people": item.people}
     for name in ("folds_done", "folds_planned", "people", "recordings", "epochs", "n_parameters", "training_seconds"):
         yield {"aggregation": "total", "metric": name, "value": getattr(row, name)} | people
 

@@ -195,13 +195,12 @@ def baseline_row(
                 notes.append(f"baseline: fold {fold} does not say which stages it was trained on")
             continue
         trained = np.asarray((source.summary.result or {})["train_stage_counts"])
-        part = scored[scored["cell"] == source.summary.id].copy()
+        part = scored[scored["cell"] == source.summary.id]
         truth = matrices(part).sum(2)
         counts = np.zeros((len(part), N_STAGES, N_STAGES), dtype=np.int64)
         counts[:, :, int(trained.argmax())] = truth
-        part[list(COUNT_COLUMNS)] = counts.reshape(len(part), N_STAGES**2)
-        part["seed"] = 0
-        parts.append(part)
+        made = pd.DataFrame(counts.reshape(len(part), N_STAGES**2), columns=list(COUNT_COLUMNS), index=part.index)
+        parts.append(part[["fold", "recording", "subject"]].assign(seed=0).join(made))
     if not parts or all(part.empty for part in parts):
         return None, notes
     row = Row(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from tusp.dashboards.contrast import ALPHA, Contrast
 from tusp.dashboards.leaderboard import Board, Row, Spread
+from tusp.dashboards.published import PublishedRow
 from tusp.dashboards.report import Report
+from tusp.platform.scoring.rules import rule_in_words
 from tusp.platform.scoring.statistics import Estimate
 from tusp.platform.stages import STAGE_NAMES
 
@@ -70,23 +72,22 @@ def duration(seconds: float) -> str:
 
 
 def leaderboard_table(board: Board) -> TextTable:
-    """Pooled metrics with intervals, one row per arm."""
+    """Pooled metrics with intervals, one row per arm, imported submission or human scorer; ranks where rows are
+    compared."""
+    ranked = any(not math.isnan(item.rank.value) for item in board.rows)
+    several_seeds = any(len(item.seeds) > 1 for item in board.rows)
 
     def row(item: Row) -> tuple[Entry, ...]:
         overall = [item.scores.overall[name] for name in ("macro_f1", "accuracy", "kappa")]
         scores = [Entry(main=number(e.value), under=interval(e)) for e in (*overall, *item.scores.stages["f1"])]
-        coverage = Entry(
-            main=f"{item.folds_done}/{item.folds_planned}",
-            under=f"{item.people:,}",
-            warning=item.folds_done < item.folds_planned,
-        )
-        return Entry(main=item.name), *scores, coverage
+        rank = [_rank(item)] if ranked else []
+        return Entry(main=item.name, under=_kind(item)), *rank, *scores, _coverage(item)
 
-    several_seeds = any(len(item.seeds) > 1 for item in board.rows)
     return TextTable(
         title="Pooled over epochs, with 95 % intervals over people",
         columns=(
             "arm",
+            *(["rank"] if ranked else []),
             "macro-F1",
             "accuracy",
             "kappa",
@@ -95,6 +96,48 @@ def leaderboard_table(board: Board) -> TextTable:
         ),
         rows=tuple(row(item) for item in board.rows),
         plain=_baselines(board),
+    )
+
+
+def _kind(row: Row) -> str:
+    return "" if row.kind in {"arm", "baseline"} or row.kind in row.name else row.kind
+
+
+def _rank(row: Row) -> Entry:
+    """``1`` above ``1–2``; ties share their mean rank."""
+    if math.isnan(row.rank.value):
+        return Entry(main="" if row.kind != "arm" else NOT_SCORED)
+    low, high = f"{row.rank.low:.3g}", f"{row.rank.high:.3g}"
+    return Entry(main=f"{row.rank.value:.3g}", under="" if math.isnan(row.rank.low) else f"{low}–{high}")
+
+
+def _coverage(row: Row) -> Entry:
+    """Folds done of those planned, or how much of the nights an imported submission or a scorer covers, and people."""
+    people = f"{row.people:,}"
+    if row.kind in {"arm", "baseline"}:
+        done = f"{row.folds_done}/{row.folds_planned}"
+        return Entry(main=done, under=people, warning=row.folds_done < row.folds_planned)
+    whole = row.coverage_in_words == "complete"
+    share = "all" if whole else NOT_SCORED if math.isnan(row.coverage) else f"{math.floor(100 * row.coverage)} %"
+    return Entry(main=share, under=people, warning=row.kind == "imported" and not whole)
+
+
+def published_table(board: Board) -> TextTable:
+    """What others published for this corpus: not reproduced, never ranked with the rows above."""
+    metrics = ("macro_f1", "accuracy", "kappa", *(f"f1_{stage}" for stage in STAGE_NAMES))
+    shown = [name for name in metrics if any(name in row.values for row in board.published)]
+    words = {"macro_f1": "macro-F1"} | {f"f1_{stage}": f"F1 {stage}" for stage in STAGE_NAMES}
+
+    def row(item: PublishedRow) -> tuple[Entry, ...]:
+        values = [Entry(main=number(item.values.get(name, float("nan")))) for name in shown]
+        said = "; ".join(text for text in (item.remark or f"rule {item.rule}", item.note) if text)
+        return Entry(main=item.system), *values, Entry(main=said)
+
+    return TextTable(
+        title="Published, not reproduced: pooled figures of others on this corpus",
+        columns=("system", *(words.get(name, name) for name in shown), "rule and note"),
+        rows=tuple(row(item) for item in board.published),
+        plain=frozenset(range(len(board.published))),
     )
 
 
@@ -186,6 +229,45 @@ def verdict_sentence(contrast: Contrast) -> str:
     )
 
 
+def comparison_lines(board: Board) -> list[str]:
+    """What pairs, folds, seeds and human scorers say beside the contrasts, in short lines; nothing where they say
+    nothing that the contrasts do not."""
+    lines = []
+    ranked = [row for row in board.rows if not math.isnan(row.rank.value)]
+    if len(ranked) > 2:
+        together = [group for group in board.groups if len(group) > 1]
+        family = f"all {len(board.pairs)} pairs, sign flips over {board.compared_people} people, Holm"
+        lines += [f"not distinguishable ({family}): {', '.join(group)}" for group in together]
+        if not together:
+            lines.append(f"every pair of rows is distinguishable ({family})")
+    folds = [(item.name, item.folds) for item in board.contrasts if item.folds and not math.isnan(item.folds.p)]
+    if folds:
+        said = "; ".join(f"{name} {number(test.mean, signed=True)}, p {p_value(test.p)}" for name, test in folds)
+        lines.append(f"sensitivity, corrected t over {folds[0][1].folds} folds (not adjusted): {said}")
+    for row in board.rows:
+        if row.variance is not None and not math.isnan(row.variance.rest):
+            parts = row.variance
+            lines.append(
+                f"{row.name}: macro-F1 varies with SD {number(parts.people)} between {parts.n_people} people, "
+                f"{number(parts.seeds)} between {parts.n_seeds} seeds, {number(parts.rest)} otherwise"
+            )
+    return lines + _human_lines(board)
+
+
+def _human_lines(board: Board) -> list[str]:
+    if board.ceiling is None:
+        return []
+    mean, ranges = board.ceiling.mean.scores.overall, board.ceiling.ranges
+    said = ", ".join(
+        f"{words} {number(mean[name].value)} ({number(ranges[name][0])} to {number(ranges[name][1])})"
+        for name, words in (("macro_f1", "macro-F1"), ("accuracy", "accuracy"), ("kappa", "kappa"))
+    )
+    return [
+        f"human scorers, mean (lowest to highest): {said}; best {board.ceiling.best}; "
+        f"kappa between two scorers {number(board.ceiling.pairwise_kappa)}"
+    ]
+
+
 def hole_lines(board: Board) -> list[str]:
     """Every cell without a result and every recording that could not be used or judged, one line each."""
     lines = [
@@ -203,7 +285,9 @@ def hole_lines(board: Board) -> list[str]:
 def note_lines(report: Report, board: Board) -> list[str]:
     """How the figures of a board came about."""
     lines = [
-        f"rule {board.rule}: {RULE_WORDS[board.rule]}; split {board.key.split_hash[:12]}",
+        f"rule {board.rule}: {rule_in_words(board.rule)}"
+        + (f"; split {board.key.split_hash[:12]}" if board.key.split_hash else "")
+        + ("; counted from kept predictions" if report.recomputed else ""),
         f"intervals: percentile bootstrap over people, {report.bootstrap:,} resamples, seed {report.seed}",
     ]
     if board.contrasts:
@@ -212,6 +296,12 @@ def note_lines(report: Report, board: Board) -> list[str]:
             f"{_counted(len(board.contrasts), 'contrast')} (stages: over {5 * len(board.contrasts)}); "
             f"distinguishable at {number(ALPHA, digits=2)}"
         )
+    if any(not math.isnan(row.rank.value) for row in board.rows):
+        lines.append(
+            f"rank: by pooled macro-F1 over the {_counted(board.compared_people, 'person', 'people')} judged in every "
+            "ranked row, with its interval over resamples of them"
+        )
+    lines += _unranked_lines(board)
     if any(row.kind == "baseline" for row in board.rows):
         lines.append("majority stage: always says the most frequent stage of the fold's training nights")
     lines += board.notes
@@ -222,10 +312,12 @@ def note_lines(report: Report, board: Board) -> list[str]:
     return lines
 
 
-RULE_WORDS = {
-    "full": "all scored epochs",
-    "trim30": "from 30 min before the first to 30 min after the last sleep epoch",
-}
+def _unranked_lines(board: Board) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for row in board.rows:
+        if row.unranked is not None and row.kind != "arm":
+            reasons.setdefault(row.unranked, []).append(row.name)
+    return [f"not ranked: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def _baselines(board: Board) -> frozenset[int]:
@@ -237,5 +329,5 @@ def _enumerated(contrasts: Sequence[Contrast]) -> str:
     return "exact" if all(exact) else "drawn" if not any(exact) else "exact with up to 16 people, else drawn"
 
 
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def _counted(n: int, noun: str, many: str | None = None) -> str:
+    return f"{n:,} {noun if n == 1 else many or noun + 's'}"

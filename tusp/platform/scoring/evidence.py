@@ -184,8 +184,10 @@ def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Com
     """Random-effects summary of one effect a corpus.
 
     Between-corpora variance by Paule and Mandel (J. Res. Natl. Bur. Stand. 87, 377-385, 1982), interval by Hartung and
-    Knapp (Statistics in Medicine 20, 3875-3889, 2001), as in statsmodels' ``combine_effects``; prediction interval with
-    k - 2 degrees of freedom (J. P. T. Higgins et al., J. R. Statist. Soc. A 172, 137-159, 2009).
+    Knapp (Statistics in Medicine 20, 3875-3889, 2001), as in statsmodels' ``combine_effects``, but never narrower than
+    without their scaling: few corpora that happen to agree would else look certain (G. Knapp and J. Hartung, Statistics
+    in Medicine 22, 2693-2710, 2003). Prediction interval with k - 2 degrees of freedom (J. P. T. Higgins et al., J. R.
+    Statist. Soc. A 172, 137-159, 2009).
 
     Args:
         effects: one a corpus; variances: of each, from people.
@@ -206,7 +208,8 @@ def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Com
     with np.errstate(divide="ignore"):  # effects that are all equal: I squared is then minus infinity, which means 0
         found = combine_effects(effect, variance, method_re="iterated", use_t=True)
     mean = float(found.mean_effect_re)
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 1)) * float(found.sd_eff_w_re_hksj)
+    spread = max(float(found.sd_eff_w_re_hksj), math.sqrt(float(found.var_eff_w_re)))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 1)) * spread
     low, high = mean - half, mean + half
     tau2 = max(0.0, float(found.tau2))
     prediction = Estimate(value=mean)
