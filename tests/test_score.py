@@ -578,6 +578,18 @@ def test_a_file_that_is_too_large_is_not_read(given: Path, monkeypatch: pytest.M
         read_submission(given)
 
 
+def test_names_that_are_no_text_are_shown_and_stored(
+    store: Store, given: Path, scored: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    Path(os.fsdecode(os.fsencode(given) + b"/\xff\xfe.json")).write_text("[0]")
+    Path(os.fsdecode(os.fsencode(given) + b"/\xff.dat")).write_text("x")
+    assert "not read: ?.dat" in scored().notes
+    assert list_entries(store)[0].provenance["unmatched"] == ["??"]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps({"a\0b\ud800": [0], **dict.fromkeys(NAMES, CODES)}))
+    assert "of no recording: a?b?" in scored(predictions=path, name="other").notes
+
+
 def test_a_pipe_is_no_hypnogram(given: Path) -> None:
     (given / "SC4001E0.json").unlink()
     os.mkfifo(given / "SC4001E0.json")

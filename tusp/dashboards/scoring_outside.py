@@ -16,7 +16,7 @@ from tusp.dashboards.entries import HUMAN, IMPORTED, EntryRow, HumanCeiling, ent
 from tusp.datasets.hypnogram_files import Submitted, match_recordings, read_submission
 from tusp.datasets.outside_truth import Truth, TruthNight, check_kind, placed, truth_apart, truth_of_corpus
 from tusp.datasets.recording import Stages
-from tusp.platform.errors import DataError, UserError
+from tusp.platform.errors import DataError, UserError, one_line
 from tusp.platform.scoring.counts import confusion
 from tusp.platform.scoring.dreem import mean_over_recordings, weighted_figures
 from tusp.platform.scoring.metrics import kappa
@@ -109,7 +109,7 @@ def score_outside(
             submitted,
             name=called,
             source=path,
-            provenance={**provenance, "model": model},
+            provenance={**provenance, "model": _text(model, "--model")},
             allow_partial=allow_partial,
         )
         new.insert(0, entry)
@@ -199,7 +199,7 @@ def imported_entry(
         simulated=truth.simulated,
         provenance={
             **provenance,
-            "source": source.name,
+            "source": one_line(source.name),
             "formats": list(submitted.formats),
             "sha256": submitted.sha256,
             "n_files": submitted.n_files,

@@ -27,7 +27,7 @@ from tusp.datasets.formats.edf import read_annotations, read_header, unreadable
 from tusp.datasets.formats.hypnograms import plain_label
 from tusp.datasets.formats.label_tables import runs_from_table
 from tusp.datasets.recording import Stages
-from tusp.platform.errors import DataError, UserError
+from tusp.platform.errors import DataError, UserError, one_line
 from tusp.platform.files import disk_errors_named
 from tusp.platform.identity import file_sha256
 from tusp.platform.stages import EPOCH_SECONDS, N1, N2, N3, N_STAGES, REM, UNSCORED, W
@@ -261,9 +261,9 @@ def _from_files(root: Path, files: Sequence[Path]) -> Submitted:
     n_files = 0
     for path in files:
         if path.suffix.casefold() not in SUFFIXES or _TRUTH.search(path.stem):
-            left_aside.append(path.name)
+            left_aside.append(one_line(path.name))
             continue
-        name = _PREDICTION.sub("", path.stem)
+        name = one_line(_PREDICTION.sub("", path.stem))  # a name may hold bytes that are no text
         if name in origin:
             raise DataError(f"{root}: {origin[name]} and {path.name} are both of recording {name}; leave one of them")
         origin[name] = path.name
@@ -304,7 +304,7 @@ def _from_one_json(path: Path, model: str | None) -> Submitted:
     elif model is not None:
         raise UserError(f"--model {model}: {path} has recordings at its top, not models")
     hypnograms, refused = {}, {}
-    for name, value in recordings.items():
+    for name, value in ((one_line(key), value) for key, value in recordings.items()):
         try:
             hypnograms[name] = Given(stages=codes_of(value, where=f"{path}: {name}"), format="json")
         except DataError as error:

@@ -22,6 +22,7 @@ from tusp.datasets.corpora.scorer_lists import align
 from tusp.datasets.hypnogram_files import Given, Submitted, codes_of, nested_codes, read_submission
 from tusp.datasets.recording import Stages
 from tusp.platform.errors import DataError, UserError
+from tusp.platform.files import disk_errors_named
 from tusp.platform.scoring.consensus import BEST, consensus, consensus_of_others, ranking
 from tusp.platform.stages import UNSCORED
 from tusp.platform.store.entries import truth_hash
@@ -32,7 +33,7 @@ TRIMS: Final = {**DodH.trims, **DodO.trims}
 """Light trims by recording: no other recording has these names."""
 
 LONGEST_RECORDING_NAME: Final = 128
-_SCORER_FOLDER: Final = re.compile(r"scorer[_-]?\w+", re.IGNORECASE)
+_SCORER_FOLDER: Final = re.compile(r"scorer(\d+|[_-]\w+)", re.IGNORECASE)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -162,13 +163,14 @@ def truth_apart(store: Store, corpus: str, path: Path, *, simulated: bool) -> Tr
         check_kind(corpus, registered.simulated, simulated)
         simulated = registered.simulated
     subjects = {row.name: row.subject for row in recordings(store, corpus)} if registered else {}
-    lists = _scorer_lists(path)
-    if lists is None:
-        nights, notes = _single(read_submission(path), subjects, corpus)
-        kind = "hypnograms"
-    else:
-        nights, notes = _several(path, lists, subjects, corpus)
-        kind = "scorers"
+    with disk_errors_named("labels", path):
+        lists = _scorer_lists(path)
+        if lists is None:
+            nights, notes = _single(read_submission(path), subjects, corpus)
+            kind = "hypnograms"
+        else:
+            nights, notes = _several(path, lists, subjects, corpus)
+            kind = "scorers"
     if not registered:
         notes.append(
             f"no corpus {corpus!r} is registered: the nights count as {'simulated' if simulated else 'real'} ones, and"
@@ -218,6 +220,8 @@ def _scorer_lists(path: Path) -> dict[str, dict[str, Stages]] | None:
         }
     else:
         return None
+    for scorer in lists:
+        _checked(scorer)
     if len(lists) < LEAST_SCORERS:
         raise DataError(f"{path}: only {next(iter(lists))} has lists; a consensus needs at least {LEAST_SCORERS}")
     return lists
@@ -296,7 +300,9 @@ def _several(
 
 def _checked(name: str) -> str:
     if not name or len(name) > LONGEST_RECORDING_NAME or not name.isprintable():
-        raise DataError(f"{name[:40]!r} is no name for a recording (up to {LONGEST_RECORDING_NAME} printable letters)")
+        raise DataError(
+            f"{name[:40]!r} is no name for a recording or a scorer (up to {LONGEST_RECORDING_NAME} printable letters)"
+        )
     return name
 
 
