@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from fuzz.defective import DEFECTS
 from fuzz.edf import DESCRIPTION
-from fuzz.formats import FORMATS
+from fuzz.formats import FORMATS, make_target
 from fuzz.harness import Harness
-from fuzz.worker import generator, kept
+from fuzz.mne_nights import write_brainvision
+from fuzz.worker import generator, keep, kept
 
 from tusp.datasets.audit import audit_recording
 from tusp.datasets.corpora.dcsm import Dcsm
@@ -33,13 +34,14 @@ from tusp.datasets.formats.edf import read_annotations, read_header
 from tusp.datasets.formats.hypnograms import runs_from_csv
 from tusp.datasets.formats.label_lists import runs_from_list
 from tusp.datasets.formats.label_tables import runs_from_table
+from tusp.datasets.formats.mne_signals import read_mne_header
 from tusp.datasets.formats.wfdb import read_wfdb_header
 from tusp.datasets.recording import Channel, Hypnogram, RecordingFiles
 from tusp.datasets.splits import make_split, parse_manifest, to_json, verify_split
 from tusp.platform.errors import LONGEST_MESSAGE, DataError, UserError
 from tusp.platform.identity import file_sha256
 
-QUICK = 60
+QUICK = 40
 FULL = 2000
 
 
@@ -97,9 +99,6 @@ def test_the_harness_catches_every_kind_of_defect_and_goes_on(tmp_path: Path) ->
 
 
 def test_a_case_is_made_again_by_its_number(tmp_path: Path) -> None:
-    from fuzz.formats import make_target
-    from fuzz.worker import keep
-
     made = []
     for attempt in ("one", "two"):
         (folder := tmp_path / attempt).mkdir()
@@ -177,6 +176,22 @@ def test_names_of_channels_cannot_fill_the_terminal(tmp_path: Path) -> None:
     for text in (row.reason, *row.problems, *(channel.name for channel in row.channels)):
         assert text.isprintable()
         assert len(text) <= LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        *(("DataFile", name) for name in ("9" * 400, ".", "..", "a\\b", "sub/p1.eeg", "/dev/zero", "\0")),
+        *(("MarkerFile", name) for name in ("9" * 400, ".", "sub/p1.vmrk", "/dev/zero")),
+    ],
+)
+def test_names_in_a_brainvision_header_that_are_none(tmp_path: Path, key: str, name: str) -> None:
+    write_brainvision(tmp_path / "p1.vhdr", seed=0)
+    header = tmp_path / "p1.vhdr"
+    lines = [f"{key}={name}" if line.startswith(f"{key}=") else line for line in header.read_text().splitlines()]
+    header.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"p1\.vhdr: "):
+        read_mne_header(header)
 
 
 def test_annotations_beyond_any_night_are_refused(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ class TarTarget(ArchiveTarget):
     def fields(self, raw: bytes, rng: Rng) -> tuple[bytes, str]:
         """Another byte in a header block, with the checksum that fits it."""
         changed = bytearray(raw)
-        blocks = [i for i in range(0, len(raw), 512) if raw[i + 257 : i + 262] == b"ustar"]
+        blocks = [i for i in range(0, len(raw) - 511, 512) if raw[i + 257 : i + 262] == b"ustar"]
         if not blocks:
             return raw[: len(raw) // 2], "cut in half"
         at = blocks[pick(rng, blocks)]

@@ -262,4 +262,6 @@ class ScorerTarget(DodTarget):
         for stages in padded.values():
             stages[:first] = -1
             stages[stop:] = -1
-        return Read(stages=None, scorers=padded, samples=baseline.samples)
+        # What is scored beyond the five epochs of the signal by one scorer alone lies outside that span.
+        ends = {key: stages[: max(stop, 5)] for key, stages in padded.items()}
+        return Read(stages=None, scorers=ends, samples=baseline.samples)

@@ -16,7 +16,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 import numpy as np
@@ -369,7 +369,8 @@ def _check_brainvision(path: Path, start: bytes) -> list[str]:
             raise DataError(f"{path}: BrainVision header names no DataFile")
         if not name:
             continue
-        if key == "MarkerFile" and "/" not in name and not path.with_name(name).is_file():
+        plain = PurePath(name).name == name and len(name) <= 255  # what is no plain name is refused below
+        if key == "MarkerFile" and plain and not path.with_name(name).is_file():
             sibling = path.with_suffix(".vmrk")  # where MNE looks next; it warns when there is none
             if not sibling.is_file():
                 continue
