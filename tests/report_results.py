@@ -77,10 +77,12 @@ def add_cell(
     rule: str = "trim30",
     split_hash: str = "5" * 64,
     model: Mapping[str, Any] | None = None,
+    experiment: str = "within",
 ) -> str:
     """A cell with counts of its test nights, ``{(subject, recording): 5 x 5}``; None where it is not done."""
     where = judged_on or corpus
     cell_id = f"{submission}-{corpus}-{where}-{arm}-{recipe}-{simulated:d}-{seed}-{fold}"
+    cell_id += "" if experiment == "within" else f"-{experiment}"
     tested = planned_test if planned_test is not None else [night for _, night in nights or {}]
     plan = {
         "model": dict(model or MODELS[arm]),
@@ -91,7 +93,7 @@ def add_cell(
     done = state == "done"
     session.add(
         Cell(
-            id=cell_id, plan=plan, experiment="within", corpus=corpus, protocol="kfold", arm=arm, fold=fold,
+            id=cell_id, plan=plan, experiment=experiment, corpus=corpus, protocol="kfold", arm=arm, fold=fold,
             folds=folds, seed=seed, recipe=recipe, split_hash=split_hash, simulated=simulated, state=state,
             error=error, done_at=START + timedelta(minutes=minutes) if done else None,
             result=result_of(arm, train_stage_counts) if done else None,

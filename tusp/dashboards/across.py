@@ -133,7 +133,9 @@ def _families(boards: Sequence[Board], notes: list[str]) -> list[tuple[str, bool
         kept = _one_of_each(members, notes)
         if len(kept) > 1:
             nights = "SIMULATED nights" if simulated else "real nights"
-            where = f"{experiment} (trained on {together})" if together else str(experiment)
+            parts = str(together).split("+")
+            trained = f"{len(parts)} corpora together" if len(parts) > 1 else parts[0]
+            where = f"{experiment} (trained on {trained})" if together else str(experiment)
             title = (
                 f"{len(kept)} corpora · {nights} · {where} · {protocol} protocol, {folds} folds · recipe {recipe} · "
                 f"rule {rule}"

@@ -15,28 +15,66 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from tusp.dashboards.figure_style import (
+    ALARM,
+    DPI,
+    INK,
+    QUIET,
+    STAGE_COLOURS,
+    bare,
+    new_figure,
+    score_text,
+    signed_text,
+    titled,
+    whisker,
+)
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.predictions import read_prediction
+from tusp.dashboards.wide_figures import (
+    ablation_heatmap,
+    class_figure,
+    critical_difference_figure,
+    forest_figure,
+    matrix_figure,
+)
 from tusp.platform.scoring.counts import add_counts, checked_counts
 from tusp.platform.scoring.metrics import metrics
-from tusp.platform.scoring.statistics import Estimate
 from tusp.platform.stages import EPOCH_SECONDS, N_STAGES, STAGE_NAMES, UNSCORED
 from tusp.platform.store.queries import CellRecord
 from tusp.platform.store.record import CurveRow
 
-STAGE_COLOURS: Final = ("#E8A33D", "#8CC5E3", "#3B82B8", "#1B3A5C", "#B04A7A")
-"""W amber, N1 to N3 from light to dark blue, REM plum."""
-
-INK, QUIET, ALARM = "#22303C", "#8A97A3", "#C8442D"
-"""Text and main lines, secondary lines, disagreement."""
+__all__ = [
+    "ALARM",
+    "DPI",
+    "INK",
+    "QUIET",
+    "STAGE_COLOURS",
+    "ablation_figure",
+    "ablation_heatmap",
+    "cell_pictures",
+    "class_figure",
+    "confusion_figure",
+    "critical_difference_figure",
+    "curves_figure",
+    "forest_figure",
+    "hypnogram_figure",
+    "leaderboard_figure",
+    "matrix_figure",
+]
 
 HYPNOGRAM_ORDER: Final = (0, 4, 1, 2, 3)
 """Stages from top to bottom of a hypnogram: W, REM, N1, N2, N3."""
 
-DPI: Final = 150
+ROW_STYLES: Final = {
+    "arm": (STAGE_COLOURS[2], "o"),
+    "imported": ("#B5761B", "s"),
+    "human mean": (STAGE_COLOURS[4], "D"),
+    "human": (STAGE_COLOURS[4], "d"),
+    "baseline": (QUIET, "o"),
+}
+"""Colour and marker of each kind of row in the leaderboard."""
 
 
 def confusion_figure(counts: npt.ArrayLike, *, title: str) -> Figure:
@@ -49,7 +87,7 @@ def confusion_figure(counts: npt.ArrayLike, *, title: str) -> Figure:
     matrix = checked_counts(counts)
     totals = matrix.sum(1)
     shares = np.divide(matrix, totals[:, None], out=np.full(matrix.shape, np.nan), where=totals[:, None] > 0)
-    figure = _figure(6.2, 5.4)
+    figure = new_figure(6.2, 5.4)
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor("#F0F0F0")
@@ -81,8 +119,8 @@ def confusion_figure(counts: npt.ArrayLike, *, title: str) -> Figure:
     bar.set_label("share of the true stage's epochs")
     bar.outline.set_visible(False)
     scored = metrics(matrix)
-    axes.set_title(_titled(title, f"macro-F1 {_score(scored.macro_f1)}   accuracy {_score(scored.accuracy)}   "
-                                  f"kappa {_score(scored.kappa)}   {scored.n_epochs:,} epochs"),
+    axes.set_title(titled(title, f"macro-F1 {score_text(scored.macro_f1)}   accuracy {score_text(scored.accuracy)}   "
+                                  f"kappa {score_text(scored.kappa)}   {scored.n_epochs:,} epochs"),
                    loc="left", fontsize=10)  # fmt: skip
     return figure
 
@@ -107,7 +145,7 @@ def hypnogram_figure(
     if true.shape != predicted.shape or (probabilities is not None and probabilities.shape != (*true.shape, N_STAGES)):
         raise ValueError("hypnograms and probabilities of one night have the same number of epochs")
     hours = (first_epoch + np.arange(true.size + 1)) * EPOCH_SECONDS / 3600
-    figure = _figure(10, 5.6 if probabilities is not None else 3.9)
+    figure = new_figure(10, 5.6 if probabilities is not None else 3.9)
     ratios = [3.0, 0.35, 3.0] + ([2.6] if probabilities is not None else [])
     panels: list[Axes] = list(figure.subplots(len(ratios), sharex=True, gridspec_kw={"height_ratios": ratios}))
     _hypnogram(panels[0], hours, true, "expert")
@@ -123,14 +161,14 @@ def hypnogram_figure(
     panels[-1].set_xlim(hours[0], hours[-1])
     panels[-1].xaxis.set_major_locator(MaxNLocator(12, steps=[1, 2, 5, 10]))
     agreement = 1 - wrong.sum() / scored.sum() if scored.any() else math.nan
-    said = f"agreement {_score(float(agreement))} of {int(scored.sum()):,} scored epochs; red: they differ"
-    panels[0].set_title(_titled(title, said), loc="left", fontsize=10)
+    said = f"agreement {score_text(float(agreement))} of {int(scored.sum()):,} scored epochs; red: they differ"
+    panels[0].set_title(titled(title, said), loc="left", fontsize=10)
     return figure
 
 
 def curves_figure(curve: Sequence[CurveRow], *, title: str, best_pass: int | None = None) -> Figure:
     """Loss and validation scores over the passes, the kept pass marked."""
-    figure = _figure(8.4, 3.6)
+    figure = new_figure(8.4, 3.6)
     left, right = figure.subplots(1, 2)
     passes = [point.pass_number for point in curve]
     marker = "o" if len(passes) <= 40 else ""
@@ -163,17 +201,17 @@ def curves_figure(curve: Sequence[CurveRow], *, title: str, best_pass: int | Non
 def ablation_figure(board: Board) -> Figure:
     """Effect of every contrast in macro-F1 with its interval, and in F1 of each stage."""
     rows = board.contrasts
-    figure = _figure(9.5, 1.9 + 0.62 * max(1, len(rows)))
+    figure = new_figure(9.5, 1.9 + 0.62 * max(1, len(rows)))
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.35], sharey=True)
     places = np.arange(len(rows))[::-1].astype(float)
     for place, contrast in zip(places, rows, strict=True):
         sure = contrast.p_holm <= 0.05
         left.barh(place, contrast.effect.value, height=0.5, color=STAGE_COLOURS[2] if sure else "#C5D3DE")
-        _whisker(left, contrast.effect, place, colour=INK)
+        whisker(left, contrast.effect, place, colour=INK)
         for code, stage in enumerate(contrast.stages):
             at = place + 0.3 - 0.15 * code
             right.plot(stage.effect.value, at, "o", color=STAGE_COLOURS[code], markersize=4.5)
-            _whisker(right, stage.effect, at, colour=STAGE_COLOURS[code], caps=0)
+            whisker(right, stage.effect, at, colour=STAGE_COLOURS[code], caps=0)
     left.set_yticks(places, [contrast.name for contrast in rows])
     left.set_xlabel("effect in macro-F1, mean over people")
     right.set_xlabel("effect in F1 of each stage")
@@ -181,7 +219,7 @@ def ablation_figure(board: Board) -> Figure:
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.grid(axis="x", color="#E4E8EB", linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_formatter(FuncFormatter(_signed))
+        axes.xaxis.set_major_formatter(FuncFormatter(signed_text))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.tick_params(axis="x", labelsize=9)
         axes.tick_params(axis="y", length=0)
@@ -190,7 +228,7 @@ def ablation_figure(board: Board) -> Figure:
         right.plot([], [], "o", color=STAGE_COLOURS[code], markersize=4.5, label=name)
     right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(
-        _titled(board.title, "95 % intervals over people; dark bars: p after Holm at most .05"), x=0.01, ha="left",
+        titled(board.title, "95 % intervals over people; dark bars: p after Holm at most .05"), x=0.01, ha="left",
         fontsize=9,
     )  # fmt: skip
     return figure
@@ -199,7 +237,7 @@ def ablation_figure(board: Board) -> Figure:
 def leaderboard_figure(board: Board) -> Figure:
     """Pooled macro-F1, accuracy and kappa of every arm with intervals, best first."""
     rows = board.rows
-    figure = _figure(9.5, 1.7 + 0.5 * max(1, len(rows)))
+    figure = new_figure(9.5, 1.7 + 0.5 * max(1, len(rows)))
     panels = figure.subplots(1, 3, sharey=True)
     places = np.arange(len(rows))[::-1].astype(float)
     for axes, metric, label in zip(
@@ -208,16 +246,16 @@ def leaderboard_figure(board: Board) -> Figure:
         low, high = _span(rows, metric)
         axes.set_xlim(low, high)
         for place, row in zip(places, rows, strict=True):
-            colour = QUIET if row.kind == "baseline" else STAGE_COLOURS[2]
+            colour, marker = ROW_STYLES[row.kind]
             estimate = row.scores.overall[metric]
-            said = _score(estimate.value)
+            said = score_text(estimate.value)
             if math.isnan(estimate.value) or estimate.value < low:
                 # Far below (the baseline) or not scored: said at the edge, so the arms keep the room.
                 axes.text(0.03, place, said if math.isnan(estimate.value) else f"◂ {said}", color=QUIET,
                           fontsize=8.5, va="center", transform=axes.get_yaxis_transform())  # fmt: skip
                 continue
-            axes.plot(estimate.value, place, "o", color=colour, markersize=6)
-            _whisker(axes, estimate, place, colour=colour)
+            axes.plot(estimate.value, place, marker, color=colour, markersize=6)
+            whisker(axes, estimate, place, colour=colour)
             axes.annotate(
                 said, (estimate.value, place), xytext=(0, 6), textcoords="offset points",
                 ha="center", va="bottom", fontsize=8.5, color=INK,
@@ -229,7 +267,7 @@ def leaderboard_figure(board: Board) -> Figure:
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(places, [_row_label(row) for row in rows])
     panels[0].set_ylim(-0.6, len(rows) - 0.4)
-    figure.suptitle(_titled(board.title, "pooled over epochs, 95 % intervals over people"), x=0.01, ha="left",
+    figure.suptitle(titled(board.title, "pooled over epochs, 95 % intervals over people"), x=0.01, ha="left",
                     fontsize=9)  # fmt: skip
     return figure
 
@@ -276,27 +314,9 @@ def cell_pictures(record: CellRecord, *, home: Path, rule: str = "trim30") -> di
     return pictures
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, size in inches."""
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
-
-
-def _titled(title: str, second_line: str) -> str:
-    return f"{title}\n{second_line}"
-
-
-def _score(value: float) -> str:
-    return "not scored" if math.isnan(value) else f"{value:.3f}"
-
-
-def _signed(value: float, _position: int | None) -> str:
-    return "0" if abs(value) < 1e-12 else f"{value:+.3g}".replace("-", "−")
-
-
 def _span(rows: Sequence[Row], metric: str) -> tuple[float, float]:
-    """Limits of an axis that shows the intervals of all arms (the baseline may lie outside)."""
-    values = [row.scores.overall[metric] for row in rows if row.kind == "arm"]
+    """Limits of an axis that shows the intervals of all rows but the baseline, which may lie outside."""
+    values = [row.scores.overall[metric] for row in rows if row.kind != "baseline"]
     known = [end for item in values for end in (item.value, item.low, item.high) if not math.isnan(end)]
     if not known:
         return 0.0, 1.0
@@ -305,18 +325,12 @@ def _span(rows: Sequence[Row], metric: str) -> tuple[float, float]:
 
 
 def _row_label(row: Row) -> str:
+    if row.kind not in {"arm", "baseline"}:
+        said = row.kind if row.unranked is None or row.kind != "imported" else f"{row.kind}, not ranked"
+        return row.name if said in row.name else f"{row.name}\n({said})"
     if row.folds_done == row.folds_planned:
         return row.name
     return f"{row.name}\n({row.folds_done}/{row.folds_planned} folds)"
-
-
-def _whisker(axes: Axes, estimate: Estimate, place: float, *, colour: str, caps: float = 3) -> None:
-    if not math.isnan(estimate.low):
-        below, above = estimate.value - estimate.low, estimate.high - estimate.value
-        axes.errorbar(
-            estimate.value, place, xerr=[[max(0, below)], [max(0, above)]],
-            color=colour, capsize=caps, linewidth=1.3, fmt="none",
-        )  # fmt: skip
 
 
 def _hypnogram(axes: Axes, hours: npt.NDArray[np.floating], stages: npt.NDArray[np.integer], name: str) -> None:
@@ -339,7 +353,7 @@ def _hypnogram(axes: Axes, hours: npt.NDArray[np.floating], stages: npt.NDArray[
     axes.grid(axis="y", color="#E4E8EB", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
-    _bare(axes)
+    bare(axes)
 
 
 def _strip(axes: Axes, hours: npt.NDArray[np.floating], wrong: npt.NDArray[np.bool_]) -> None:
@@ -347,7 +361,7 @@ def _strip(axes: Axes, hours: npt.NDArray[np.floating], wrong: npt.NDArray[np.bo
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.set_facecolor("#F3F4F5")
-    _bare(axes)
+    bare(axes)
 
 
 def _hypnodensity(axes: Axes, hours: npt.NDArray[np.floating], probabilities: npt.NDArray[np.floating]) -> None:
@@ -360,9 +374,4 @@ def _hypnodensity(axes: Axes, hours: npt.NDArray[np.floating], probabilities: np
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("probability")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8, reverse=True)
-    _bare(axes)
-
-
-def _bare(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    bare(axes)

@@ -90,7 +90,7 @@ def forest_line(forest: Forest) -> str:
     """How much a contrast differs between corpora, in words."""
     summary = forest.summary
     if math.isnan(summary.effect.value):
-        return f"{forest.contrast}: no summary (fewer than two corpora with two people)"
+        return f"{forest.contrast}: no summary, which needs two corpora whose people differ"
     return (
         f"{forest.contrast}: SD between the {summary.corpora} corpora {number(summary.tau)} "
         f"(I² {100 * summary.i_squared:.0f} %); {_prediction(summary)}"
