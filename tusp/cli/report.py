@@ -18,39 +18,63 @@ def report(
         str | None, typer.Option(help="Id of a submission or its unique beginning.", show_default="the latest")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All submissions together.")] = False,
-    rule: Annotated[str, typer.Option(help="Scoring rule: trim30 or full.")] = "trim30",
+    rule: Annotated[str, typer.Option(help="Scoring rule: full, trim30, trim<minutes> or lights.")] = "trim30",
     format: Annotated[  # noqa: A002  (the option's name)
-        str, typer.Option(help="table, md, csv or json.")
+        str, typer.Option(help="table, md, csv, json, latex or html.")
     ] = "table",
     output: Annotated[Path | None, typer.Option(help="Write to this file.", show_default="standard output")] = None,
     corpus: Annotated[str | None, typer.Option(help="Only what is judged on this corpus.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Add the table of a suite, with its holes.")] = None,
+    sleep: Annotated[bool, typer.Option("--sleep", help="Add the agreement of sleep statistics.")] = False,
+    cards: Annotated[
+        Path | None, typer.Option(help="Write a card of every corpus and every row to this folder instead.")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples over people for the intervals.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Leaderboards with intervals over people, and ablation contrasts paired by person.
 
-    Example: tusp report --rule full --format md --output report.md
+    Example: tusp report --rule full --format html --output report.html
     """
+    from dataclasses import replace
+
+    from tusp.dashboards.extras import read_extras
     from tusp.dashboards.render import FORMATS, print_report, render_report
     from tusp.dashboards.report import build_report
+    from tusp.dashboards.suites import suite_table
     from tusp.platform.files import disk_errors_named, write_text_atomic
     from tusp.platform.store.session import open_store
 
     chosen = "json" if as_json else format
     if chosen not in FORMATS:
         raise UserError(f"no format {chosen!r}; formats are {', '.join(FORMATS)}")
+    settings = current_settings()
+    store = open_store(settings.db)
     found = build_report(
-        open_store(current_settings().db),
+        store,
         submission=submission,
         everything=everything,
         rule=rule,
         corpus=corpus,
         bootstrap=bootstrap,
+        home=settings.home,
+        sleep=sleep,
     )
+    if suite is not None:
+        found = replace(found, suite=suite_table(found, suite))
+    if cards is not None:
+        from tusp.dashboards.cards import write_cards
+
+        with disk_errors_named("cards", cards):
+            for path in write_cards(store, found, cards):
+                console.print(str(path), markup=False, soft_wrap=True)
+        return
+    if output is None and chosen == "table":
+        print_report(found, console)
+        return
+    text = render_report(found, chosen, extras=read_extras(store, found) if chosen == "html" else None)
     if output is not None:
         with disk_errors_named("report", output):
-            write_text_atomic(output, render_report(found, chosen))
-    elif chosen == "table":
-        print_report(found, console)
+            write_text_atomic(output, text)
     else:
-        sys.stdout.write(render_report(found, chosen))
+        sys.stdout.write(text)

@@ -7,15 +7,43 @@ from typing import Any
 
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import NightsNote, Report, SubmissionNote
-from tusp.dashboards.tables import TextTable, contrast_table, details_table, leaderboard_table
+from tusp.dashboards.tables import (
+    TextTable,
+    comparison_lines,
+    contrast_table,
+    details_table,
+    leaderboard_table,
+    published_table,
+    verdict_sentence,
+)
+from tusp.dashboards.wide_tables import across_lines, across_tables, sleep_tables, suite_lines, suite_table_text
 
 
 def board_tables(board: Board) -> list[TextTable]:
-    """Tables of one board: leaderboard, contrasts where there are any, details."""
+    """Tables of one board: leaderboard, published figures and contrasts where there are any, details."""
     tables = [leaderboard_table(board)]
+    if board.published:
+        tables.append(published_table(board))
     if board.contrasts:
         tables.append(contrast_table(board))
-    return [*tables, details_table(board)]
+    return [*tables, details_table(board), *sleep_tables(board)]
+
+
+def comparison_sentences(board: Board) -> list[str]:
+    """What the comparisons of a board say: each contrast, then what stands beside them."""
+    return [*(verdict_sentence(contrast) for contrast in board.contrasts), *comparison_lines(board)]
+
+
+def wide_tables(report: Report) -> list[TextTable]:
+    """Tables about several boards: corpora side by side, train-on x judge-on matrices, a suite."""
+    tables = across_tables(report.across)
+    return tables if report.suite is None else [*tables, suite_table_text(report.suite)]
+
+
+def wide_lines(report: Report) -> list[str]:
+    """What goes with them, in words; holes of a suite by name."""
+    lines = across_lines(report.across)
+    return lines if report.suite is None else [*lines, *suite_lines(report.suite)]
 
 
 def night_words(key_simulated: bool) -> str:
@@ -52,6 +80,8 @@ def split_lines(report: Report) -> list[str]:
     found = {}
     for board in report.boards:
         key = board.key
+        if not key.split_hash:
+            continue  # imported submissions and human scorers only: nothing was trained
         found[key.split_hash] = f"split {key.trained_on}, {key.protocol}, {_folds(key.folds)}: {key.split_hash}"
     return list(found.values())
 

@@ -11,10 +11,18 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from tusp.dashboards.contents import board_tables, foot_lines, night_words, recompute_lines
+from tusp.dashboards.contents import (
+    board_tables,
+    comparison_sentences,
+    foot_lines,
+    night_words,
+    recompute_lines,
+    wide_lines,
+    wide_tables,
+)
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import Report
-from tusp.dashboards.tables import Entry, TextTable, hole_lines, note_lines, verdict_sentence
+from tusp.dashboards.tables import Entry, TextTable, hole_lines, note_lines
 
 ROWS_PER_TABLE: Final = 24
 """A table with more rows goes on in another one: floats do not break over pages."""
@@ -22,6 +30,7 @@ ROWS_PER_TABLE: Final = 24
 _PREAMBLE: Final = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage{textcomp}
 \usepackage[margin=2cm]{geometry}
 \usepackage{array}
@@ -94,6 +103,14 @@ def latex_document(report: Report) -> str:
         parts.append(_board(report, board, number))
     if not report.boards:
         parts.append("No cell is planned yet.\n")
+    if wide_tables(report):
+        parts.append("\\section*{Corpora together}\n")
+        simulated = {board.key.simulated for board in report.boards}
+        nights = " and ".join(night_words(kind) for kind in sorted(simulated))
+        for place, table in enumerate(wide_tables(report), start=1):
+            said = f"{table.title}. {nights}; rule {report.rule}."
+            parts += latex_tables(table, caption=said, label=f"tab:wide-{place}")
+        parts.append(_items(wide_lines(report)) + "\n\\clearpage\n")
     parts.append("\\section*{How this was made}\n" + _items(foot_lines(report)))
     parts.append("Made again by:\n" + _items(recompute_lines(report), code=True))
     parts.append("\\end{document}\n")
@@ -105,7 +122,7 @@ def _board(report: Report, board: Board, number: int) -> str:
     for place, table in enumerate(board_tables(board), start=1):
         parts += latex_tables(table, caption=caption(board, table), label=f"tab:board{number}-{place}")
     lists = (
-        [verdict_sentence(contrast) for contrast in board.contrasts],
+        comparison_sentences(board),
         hole_lines(board),
         note_lines(report, board),
     )
@@ -119,6 +136,8 @@ def caption(board: Board, table: TextTable) -> str:
     where = key.judged_on if key.judged_on == key.trained_on else f"{key.judged_on}, trained on {key.trained_on}"
     numbers = [row.people for row in board.rows if row.people]
     people = f"{min(numbers):,} to {max(numbers):,}" if len(set(numbers)) > 1 else f"{max(numbers, default=0):,}"
+    if not key.split_hash:
+        return f"{table.title}. {key.judged_on}, {night_words(key.simulated)}; rule {board.rule}; {people} people."
     return (
         f"{table.title}. {where}, {night_words(key.simulated)}; rule {board.rule}; {people} "
         f"{'person' if people == '1' else 'people'}; {key.experiment}, {key.protocol} protocol, {key.folds} folds, "

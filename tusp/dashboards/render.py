@@ -1,4 +1,4 @@
-"""One report in four formats: terminal tables, Markdown, CSV (one long table) and JSON (docs/report.schema.json)."""
+"""One report in six formats: terminal tables, Markdown, CSV (one long table), JSON, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import io
 import json
 from typing import TYPE_CHECKING, Final
 
+from tusp.dashboards.contents import (
+    board_tables,
+    comparison_sentences,
+    foot_lines,
+    recompute_lines,
+    wide_lines,
+    wide_tables,
+)
 from tusp.dashboards.documents import report_document, report_frame
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import Report
 from tusp.dashboards.tables import (
     Entry,
     TextTable,
-    contrast_table,
-    details_table,
     hole_lines,
-    leaderboard_table,
     note_lines,
-    verdict_sentence,
 )
 from tusp.platform.errors import UserError
 
@@ -27,17 +31,20 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-FORMATS: Final = ("table", "md", "csv", "json")
+    from tusp.dashboards.extras import Extras
+
+FORMATS: Final = ("table", "md", "csv", "json", "latex", "html")
 WIDTH: Final = 100
 """Columns of a table that is not drawn on a terminal."""
 
 
-def render_report(report: Report, format: str) -> str:  # noqa: A002  (the option's name)
+def render_report(report: Report, format: str, *, extras: Extras | None = None) -> str:  # noqa: A002  (the option's name)
     """The whole report as text.
 
     Args:
         report: what to render.
         format: one of ``FORMATS``.
+        extras: training curves and corpora for ``html`` (:func:`tusp.dashboards.extras.read_extras`); left out without.
 
     Raises:
         UserError: unknown format, or simulated and real boards in one CSV.
@@ -58,12 +65,21 @@ def render_report(report: Report, format: str) -> str:  # noqa: A002  (the optio
         return report_frame(report).to_csv(index=False, lineterminator="\n")
     if format == "json":
         return json.dumps(report_document(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if format == "latex":
+        from tusp.dashboards.latex import latex_document
+
+        return latex_document(report)
+    if format == "html":
+        from tusp.dashboards.html import html_document
+
+        return html_document(report, extras)
     raise UserError(f"no format {format!r}; formats are {', '.join(FORMATS)}")
 
 
 def print_report(report: Report, console: Console) -> None:
     """Draw the report on a console; made for 100 columns, legible on fewer."""
     from rich.console import Console
+    from rich.rule import Rule
     from rich.text import Text
 
     if not console.is_terminal and console.width < WIDTH:
@@ -73,6 +89,16 @@ def print_report(report: Report, console: Console) -> None:
         _print_board(report, board, console)
     if not report.boards:
         console.print(Text("No cell is planned yet."))
+    if wide_tables(report):
+        console.print()
+        console.print(Rule("Corpora together", style="dim", align="left"))
+        for table in wide_tables(report):
+            _print_table(table, console)
+        _print_list("·", [Text(line) for line in wide_lines(report)], console)
+    console.print()
+    console.print(Rule("How this was made", style="dim", align="left"))
+    _print_list("·", [Text(line, style="dim") for line in foot_lines(report)], console)
+    _print_list("$", [Text(line, style="dim") for line in recompute_lines(report)], console)
 
 
 def _print_board(report: Report, board: Board, console: Console) -> None:
@@ -84,17 +110,12 @@ def _print_board(report: Report, board: Board, console: Console) -> None:
     console.print(Rule(style="dim"))
     console.print(title)
     console.print(Rule(style="dim"))
-    _print_table(leaderboard_table(board), console)
-    if board.contrasts:
-        _print_table(contrast_table(board), console)
-        sentences = []
-        for contrast in board.contrasts:
-            sentence = Text(verdict_sentence(contrast))
-            sentence.stylize("bold", 0, len(f"{contrast.name}: {contrast.verdict}"))
-            sentences.append(sentence)
-        _print_list("→", sentences, console)
-        console.print()
-    _print_table(details_table(board), console)
+    for table in board_tables(board):
+        _print_table(table, console)
+    sentences = [Text(line) for line in comparison_sentences(board)]
+    for sentence, contrast in zip(sentences, board.contrasts, strict=False):
+        sentence.stylize("bold", 0, len(f"{contrast.name}: {contrast.verdict}"))
+    _print_list("→", sentences, console)
     _print_list("!", [Text(line, style="yellow") for line in hole_lines(board)], console)
     _print_list("·", [Text(line, style="dim") for line in note_lines(report, board)], console)
 
@@ -104,6 +125,8 @@ def _print_list(mark: str, lines: Sequence[Text], console: Console) -> None:
     from rich.table import Table
 
     listed = Table.grid(padding=(0, 1, 0, 0))
+    listed.add_column()
+    listed.add_column(overflow="fold")
     for line in lines:
         listed.add_row(mark, line)
     if lines:
@@ -188,13 +211,17 @@ def _markdown(report: Report) -> str:
     parts = []
     for board in report.boards:
         parts.append(f"## {board.title}\n")
-        parts.append(_markdown_table(leaderboard_table(board)))
-        if board.contrasts:
-            parts.append(_markdown_table(contrast_table(board)))
-            parts.append("\n".join(f"- {verdict_sentence(contrast)}" for contrast in board.contrasts) + "\n")
-        parts.append(_markdown_table(details_table(board)))
-        lines = [f"**{line}**" for line in hole_lines(board)] + note_lines(report, board)
+        parts += [_markdown_table(table) for table in board_tables(board)]
+        lines = comparison_sentences(board)
+        lines += [f"**{line}**" for line in hole_lines(board)] + note_lines(report, board)
         parts.append("\n".join(f"- {line}" for line in lines) + "\n")
+    if wide_tables(report):
+        parts.append("## Corpora together\n")
+        parts += [_markdown_table(table) for table in wide_tables(report)]
+        parts.append("\n".join(f"- {line}" for line in wide_lines(report)) + "\n")
+    parts.append("## How this was made\n")
+    parts.append("\n".join(f"- {line}" for line in foot_lines(report)) + "\n")
+    parts.append("\n".join(f"    {line}" for line in recompute_lines(report)) + "\n")
     return "\n".join(parts)
 
 

@@ -1,0 +1,309 @@
+"""A report as one page: one file with everything in it, which asks no network and runs no script.
+
+Everything that comes from files (names, reasons) is escaped by the template engine; figures are vectors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tusp import __version__
+from tusp.dashboards.contents import (
+    comparison_sentences,
+    environment_lines,
+    nights_lines,
+    recompute_lines,
+    split_lines,
+    wide_lines,
+)
+from tusp.dashboards.extras import Extras, TrainingGroup
+from tusp.dashboards.figures import ablation_figure, leaderboard_figure
+from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
+from tusp.dashboards.page_figures import forest_figure, training_figure
+from tusp.dashboards.report import Report
+from tusp.dashboards.svg import inline_svg
+from tusp.dashboards.tables import (
+    TextTable,
+    contrast_table,
+    details_table,
+    hole_lines,
+    interval,
+    leaderboard_table,
+    note_lines,
+    number,
+    published_table,
+)
+from tusp.dashboards.wide_tables import across_tables, sleep_tables, suite_table_text
+from tusp.platform.scoring.rules import rule_in_words
+from tusp.platform.stages import STAGE_NAMES
+
+MOST_MATRICES: Final = 12
+"""Confusion matrices shown on a board."""
+
+_TEXT_LENGTH: Final = 18
+"""A column with a longer entry than this is text, set from the left."""
+
+EXPERIMENTS: Final = {
+    "within": "each corpus by itself",
+    "joint": "one network on several corpora",
+    "transfer": "trained on one corpus, judged on the others",
+    OUTSIDE: "imported submissions and human scorers",
+}
+PROTOCOLS: Final = {"kfold": "everybody is tested once", "paper": "75 / 10 / 15 % of the people"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatCell:
+    """One tinted cell: its text, what stands beneath, and how strong the tint is, 0 to 1 (None: not scored)."""
+
+    text: str
+    under: str = ""
+    strength: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatTable:
+    """A table of tinted cells."""
+
+    caption: str
+    corner: str
+    groups: tuple[tuple[str, int], ...]
+    """Headings over several columns and how many; empty for none."""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[HeatCell, ...]], ...]
+    """Name, what stands beneath it, cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure and what is written under it."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardPage:
+    """A board as the page shows it."""
+
+    anchor: str
+    title: str
+    simulated: bool
+    facts: tuple[tuple[str, str], ...]
+    leaderboard: TextTable
+    picture: Picture | None
+    heat: HeatTable | None
+    contrasts: TextTable | None
+    contrast_picture: Picture | None
+    sentences: tuple[str, ...]
+    published: TextTable | None
+    details: TextTable
+    sleep: tuple[TextTable, ...]
+    matrices: tuple[HeatTable, ...]
+    matrices_left_out: int
+    holes: tuple[str, ...]
+    notes: tuple[str, ...]
+    best: str
+    best_score: str
+    people: str
+
+
+def html_document(report: Report, extras: Extras | None = None) -> str:
+    """The whole report as one HTML page.
+
+    Args:
+        report: what to show.
+        extras: training curves and facts about the corpora; without, these parts are left out.
+    """
+    known = extras or Extras()
+    kinds = {board.key.simulated for board in report.boards}
+    template = _environment().get_template("report.html.j2")
+    page: str = template.render(
+        version=__version__,
+        report=report,
+        rule_words=rule_in_words(report.rule),
+        simulated=True in kinds,
+        real=False in kinds,
+        dates=sorted({f"{note.created_at:%Y-%m-%d}" for note in report.submissions}),
+        boards=[_board(report, board, place) for place, board in enumerate(report.boards, start=1)],
+        wide_tables=across_tables(report.across),
+        wide_lines=wide_lines(report),
+        forests=[
+            _picture(
+                forest_figure(forest),
+                alt=f"Forest plot of {forest.contrast}: effect in macro-F1 on each corpus with its interval",
+                prefix=f"forest{place}",
+                caption=f"{forest.title}. {forest.contrast}: effect in macro-F1 on each corpus with its 95 % interval "
+                "over people; below, the random-effects mean (diamond) and where one more corpus would be expected "
+                "(line).",
+            )
+            for place, forest in enumerate(report.across.forests, start=1)
+            if forest.effects
+        ],
+        suite=None if report.suite is None else suite_table_text(report.suite),
+        training=[_training(group, place) for place, group in enumerate(known.training, start=1)],
+        nights=[(note.corpus, nights_lines(note)) for note in report.nights],
+        corpora=known.corpora,
+        environment=environment_lines(report),
+        splits=split_lines(report),
+        recompute=recompute_lines(report),
+        is_text=_is_text,
+        web_address=_web_address,
+    )
+    return page
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("tusp.dashboards", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _board(report: Report, board: Board, place: int) -> BoardPage:
+    arms = [row for row in board.rows if row.kind == "arm"]
+    shown = [row for row in board.rows if row.kind != "baseline" and row.epochs]
+    first = board.rows[0] if board.rows else None
+    best = first.scores.overall["macro_f1"] if first else None
+    return BoardPage(
+        anchor=f"board-{place}",
+        title=_title(board),
+        simulated=board.key.simulated,
+        facts=_facts(board),
+        leaderboard=leaderboard_table(board),
+        picture=_picture(
+            leaderboard_figure(board),
+            alt=f"Pooled macro-F1, accuracy and kappa with intervals for {len(board.rows)} rows; the table above has "
+            "the figures",
+            prefix=f"b{place}l",
+            caption="Pooled over epochs, with 95 % intervals over people.",
+        )
+        if any(not math.isnan(row.scores.overall["macro_f1"].value) for row in board.rows)
+        else None,
+        heat=_heat(board) if shown else None,
+        contrasts=contrast_table(board) if board.contrasts else None,
+        contrast_picture=_picture(
+            ablation_figure(board),
+            alt=f"Effects of {len(board.contrasts)} contrasts in macro-F1 and in F1 of each stage, with intervals; the "
+            "table above has the figures",
+            prefix=f"b{place}c",
+            caption="Left: effect in macro-F1, mean over people; dark bars are distinguishable after Holm at .05. "
+            "Right: effect in F1 of each stage. Lines are 95 % intervals over people.",
+        )
+        if board.contrasts
+        else None,
+        sentences=tuple(comparison_sentences(board)),
+        published=published_table(board) if board.published else None,
+        details=details_table(board),
+        sleep=tuple(sleep_tables(board)),
+        matrices=tuple(confusion_table(row) for row in shown[:MOST_MATRICES]),
+        matrices_left_out=max(0, len(shown) - MOST_MATRICES),
+        holes=tuple(hole_lines(board)),
+        notes=tuple(note_lines(report, board)),
+        best=first.name if first else "–",
+        best_score=f"{number(best.value)} {_bracketed(interval(best))}".strip() if best else "–",
+        people=f"{max((row.people for row in arms or board.rows), default=0):,}",
+    )
+
+
+def _bracketed(text: str) -> str:
+    return f"({text})" if text else ""
+
+
+def _title(board: Board) -> str:
+    key = board.key
+    if key.experiment == OUTSIDE or key.judged_on == key.trained_on:
+        return key.judged_on
+    return f"{key.judged_on}, trained on {key.trained_on.replace('+', ' + ')}"
+
+
+def _facts(board: Board) -> tuple[tuple[str, str], ...]:
+    """What all rows have in common, in words."""
+    key = board.key
+    facts = [("Nights", "SIMULATED" if key.simulated else "real"), ("Judged on", key.judged_on)]
+    if key.experiment != OUTSIDE:
+        protocol = PROTOCOLS.get(key.protocol)
+        facts += [
+            ("Trained on", key.trained_on.replace("+", ", ")),
+            ("Experiment", EXPERIMENTS.get(key.experiment, key.experiment)),
+            ("Split", f"{key.protocol}, {key.folds} folds{f': {protocol}' if protocol else ''}"),
+            ("Recipe", key.recipe),
+        ]
+    facts.append(("Scoring rule", f"{board.rule}: {rule_in_words(board.rule)}"))
+    if key.split_hash:
+        facts.append(("Split hash", key.split_hash))
+    return tuple(facts)
+
+
+def _heat(board: Board) -> HeatTable:
+    """Precision, recall and F1 of every stage, tinted."""
+    names = ("f1", "precision", "recall")
+
+    def cells(row: Row) -> tuple[HeatCell, ...]:
+        values = [row.scores.stages[name][code].value for name in names for code in range(len(STAGE_NAMES))]
+        return tuple(HeatCell(text=number(v), strength=None if math.isnan(v) else v) for v in values)
+
+    return HeatTable(
+        caption="Each stage by itself, pooled over epochs",
+        corner="",
+        groups=tuple((word, len(STAGE_NAMES)) for word in ("F1", "precision", "recall")),
+        columns=STAGE_NAMES * len(names),
+        rows=tuple((row.name, "", cells(row)) for row in board.rows if row.epochs),
+    )
+
+
+def confusion_table(row: Row) -> HeatTable:
+    """Confusion matrix of a row: shares of the true stage's epochs, the epochs beneath."""
+
+    def cell(epochs: int, total: int) -> HeatCell:
+        if not total:
+            return HeatCell(text="–")
+        return HeatCell(text=f"{100 * epochs / total:.1f} %", under=f"{epochs:,}", strength=epochs / total)
+
+    return HeatTable(
+        caption=row.name,
+        corner="true ↓  predicted →",
+        groups=(),
+        columns=STAGE_NAMES,
+        rows=tuple(
+            (stage, f"{sum(counts):,}", tuple(cell(epochs, sum(counts)) for epochs in counts))
+            for stage, counts in zip(STAGE_NAMES, row.confusion, strict=True)
+        ),
+    )
+
+
+def _training(group: TrainingGroup, place: int) -> Picture:
+    nights = "SIMULATED nights" if group.simulated else "real nights"
+    many = len(group.curves)
+    return _picture(
+        training_figure(group),
+        alt=f"Validation macro-F1 over the passes of training of {many} networks on {group.trained_on}",
+        prefix=f"t{place}",
+        caption=f"{group.trained_on.replace('+', ' + ')} ({nights}, {group.protocol}, {group.folds} folds, recipe "
+        f"{group.recipe}): macro-F1 on the validation people after each pass; a line for each fold and seed, a dot at "
+        "the pass that was kept. With more than 40 lines: their median and range.",
+    )
+
+
+def _picture(figure: Any, *, alt: str, prefix: str, caption: str) -> Picture:
+    return Picture(svg=inline_svg(figure, alt=alt, prefix=prefix), caption=caption)
+
+
+def _is_text(table: TextTable, column: int) -> bool:
+    """Whether a column holds sentences, which are set from the left."""
+    entries: Sequence[str] = [row[column].main for row in table.rows]
+    return column > 0 and any(len(entry) > _TEXT_LENGTH for entry in entries)
+
+
+def _web_address(text: str) -> bool:
+    """Whether a text may become a link: an address of the web and nothing else."""
+    return re.fullmatch(r"https?://[\w.~:/?#@!&()*+,;=%-]+", text) is not None
