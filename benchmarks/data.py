@@ -355,7 +355,7 @@ def write_index(raw: Path, n_nights: int) -> None:
     n_samples = 30 * sum(rates.values())
     header = whole[: len(whole) - 2 * n_samples]
     labels = (
-        "<PSGAnnotation><!-- tusp-simulated --><EpochLength>30</EpochLength><ScoredEvents><ScoredEvent>"
+        "<PSGAnnotation><!-- tusp-simulated {} --><EpochLength>30</EpochLength><ScoredEvents><ScoredEvent>"
         "<EventType>Stages|Stages</EventType><EventConcept>{}</EventConcept><Start>0.0</Start>"
         "<Duration>30.0</Duration></ScoredEvent></ScoredEvents></PSGAnnotation>\n"
     )
@@ -366,7 +366,7 @@ def write_index(raw: Path, n_nights: int) -> None:
         name = f"shhs{visit}-{person}"
         samples = random.integers(-128, 128, n_samples, dtype=np.int16)
         (raw / f"{name}.edf").write_bytes(header + samples.tobytes())
-        (raw / f"{name}-nsrr.xml").write_text(labels.format(stages[i % 5]))
+        (raw / f"{name}-nsrr.xml").write_text(labels.format(name, stages[i % 5]))
 
 
 def index(folder: Path, rounds: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -408,17 +408,14 @@ def _in_parallel(
             for night in nights
         }
         try:
-            while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    name = running.pop(future)
-                    try:
-                        yield future.result()
-                    except BrokenProcessPool as error:
-                        raise DataError(
-                            f"{name}: the process that audited recordings was killed (out of memory, or a file that"
-                            " shrank or became unreadable while it was read)"
-                        ) from error
+            for future in as_completed(running):  # each is looked at once, however many there are
+                try:
+                    yield future.result()
+                except BrokenProcessPool as error:
+                    raise DataError(
+                        f"{running[future]}: the process that audited recordings was killed (out of memory, or a file"
+                        " that shrank or became unreadable while it was read)"
+                    ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
