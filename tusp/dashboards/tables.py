@@ -86,17 +86,25 @@ def leaderboard_table(board: Board) -> TextTable:
     return TextTable(
         title="Pooled over epochs, with 95 % intervals over people",
         columns=(
-            "arm",
+            _first_column(board),
             *(["rank"] if ranked else []),
             "macro-F1",
             "accuracy",
             "kappa",
             *(f"F1 {stage}" for stage in STAGE_NAMES),
-            "cells\npeople" if several_seeds else "folds\npeople",
+            f"{'cells' if several_seeds else 'folds' if _has_arms(board) else 'covered'}\npeople",
         ),
         rows=tuple(row(item) for item in board.rows),
         plain=_baselines(board),
     )
+
+
+def _has_arms(board: Board) -> bool:
+    return any(row.kind == "arm" for row in board.rows)
+
+
+def _first_column(board: Board) -> str:
+    return "arm" if _has_arms(board) else "name"
 
 
 def _kind(row: Row) -> str:
@@ -130,12 +138,11 @@ def published_table(board: Board) -> TextTable:
 
     def row(item: PublishedRow) -> tuple[Entry, ...]:
         values = [Entry(main=number(item.values.get(name, float("nan")))) for name in shown]
-        said = "; ".join(text for text in (item.remark or f"rule {item.rule}", item.note) if text)
-        return Entry(main=item.system), *values, Entry(main=said)
+        return Entry(main=item.system), *values, Entry(main=item.rule)
 
     return TextTable(
-        title="Published, not reproduced: pooled figures of others on this corpus",
-        columns=("system", *(words.get(name, name) for name in shown), "rule and note"),
+        title="Published, not reproduced",
+        columns=("system", *(words.get(name, name) for name in shown), "rule"),
         rows=tuple(row(item) for item in board.published),
         plain=frozenset(range(len(board.published))),
     )
@@ -156,14 +163,14 @@ def details_table(board: Board) -> TextTable:
             *(spread(item.per_recording[name]) for name in ("macro_f1", "accuracy", "kappa")),
             Entry(main=f"{item.recordings:,}"),
             Entry(main=f"{item.epochs:,}"),
-            Entry(main=parameters),
-            Entry(main=duration(item.training_seconds)),
+            *([Entry(main=parameters), Entry(main=duration(item.training_seconds))] if _has_arms(board) else []),
         )
 
+    cost = " and cost" if _has_arms(board) else ""
     return TextTable(
-        title="Pooled precision and recall; mean ± SD over recordings; coverage and cost",
+        title=f"Pooled precision and recall; mean ± SD over recordings; coverage{cost}",
         columns=(
-            "arm",
+            _first_column(board),
             "macro\nprecision",
             "macro\nrecall",
             "recording\nmacro-F1",
@@ -171,8 +178,7 @@ def details_table(board: Board) -> TextTable:
             "recording\nkappa",
             "recor-\ndings",
             "epochs",
-            "parameters",
-            "training\nin all",
+            *(["parameters", "training\nin all"] if _has_arms(board) else []),
         ),
         rows=tuple(row(item) for item in board.rows),
         plain=_baselines(board),
@@ -304,6 +310,11 @@ def note_lines(report: Report, board: Board) -> list[str]:
     lines += _unranked_lines(board)
     if any(row.kind == "baseline" for row in board.rows):
         lines.append("majority stage: always says the most frequent stage of the fold's training nights")
+    lines += [
+        f"published {item.system}: {'; '.join(text for text in (item.remark, item.note) if text)}"
+        for item in board.published
+        if item.remark or item.note
+    ]
     lines += board.notes
     if report.superseded:
         lines.append(f"{report.superseded} done cells are left out because a later one did the same")
