@@ -280,7 +280,7 @@ LOANS: Final[Mapping[str, Loan]] = {
     # hypnograms at hand, ages not
     "cinc2018": Loan(ages=(18, 55, 90, 14), female_share=0.35, variability=1.5),
     # what five people agree on is clearer than what one person wrote
-    "dod-h": Loan(ages=(18, 35, 65, 8), female_share=0.25, variability=0.8, ambiguity=0.75),
+    "dod-h": Loan(ages=(18, 35, 65, 8), female_share=0.25, variability=0.8, ambiguity=0.6),
     # patients of a sleep clinic
     "dcsm": Loan(ages=(18, 50, 85, 15), female_share=0.45, chain_of="cinc2018", times_of="cinc2018", variability=1.5),
     # people with sleep apnoea
@@ -290,7 +290,7 @@ LOANS: Final[Mapping[str, Loan]] = {
         chain_of="cinc2018",
         times_of="cinc2018",
         variability=1.5,
-        ambiguity=0.75,
+        ambiguity=0.6,
     ),
     # recorded at home and scored by the same rules as the cassette nights; everybody is over 40
     "shhs": Loan(ages=(40, 63, 89, 11), female_share=0.52, chain_of="sedf-sc", times_of="cinc2018"),
