@@ -23,9 +23,9 @@ from scipy.signal import welch
 from typer.testing import CliRunner
 
 from tusp.datasets.simulation import SIMULATED_FLAG, embedded, ensure_embedded, simulate
+from tusp.datasets.simulation.plan import NightPlan, draw_person, draw_truth
 from tusp.datasets.simulation.processes import BLOCK, BandNoise, bump
 from tusp.datasets.simulation.signals import Signals, stage_activity, synthesise
-from tusp.datasets.simulation.plan import NightPlan, draw_person, draw_truth
 from tusp.datasets.simulation.statistics import (
     load_spread,
     load_statistics,

@@ -30,8 +30,8 @@ from tusp.datasets.formats.edf import unreadable
 from tusp.platform.errors import DataError
 
 MOST_VALUES: Final = 10 * 3600 * 2048
-"""Longest one-dimensional dataset that is read: 10 h at 2,048 Hz, 295 MB in memory and some three times that while it is
-examined. A file of kilobytes can hold as many zeros."""
+"""Longest one-dimensional dataset that is read: 10 h at 2,048 Hz, 295 MB in memory and some three times that while it
+is examined. A file of kilobytes can hold as many zeros."""
 MOST_CHUNK_BYTES: Final = 2**29
 MOST_ATTRIBUTE_BYTES: Final = 2**20
 MOST_MEMBERS: Final = 10_000
