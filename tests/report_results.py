@@ -38,6 +38,7 @@ def add_submission(
     simulated: bool = False,
     refused: Sequence[Mapping[str, str]] = (),
     minutes: int = 0,
+    split_seed: int = 0,
 ) -> str:
     """A submission that asks for an ablation."""
     session.add(
@@ -45,7 +46,12 @@ def add_submission(
             id=name,
             created_at=START + timedelta(minutes=minutes),
             state="done",
-            request={"ablation": "csja", "arms": {arm: dict(MODELS[arm]) for arm in arms}, "corpora": list(corpora)},
+            request={
+                "ablation": "csja",
+                "arms": {arm: dict(MODELS[arm]) for arm in arms},
+                "corpora": list(corpora),
+                "split_seed": split_seed,
+            },
             environment={"python": "3.11"},
             simulated=simulated,
             refused=[dict(item) for item in refused],

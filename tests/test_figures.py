@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,30 @@ import numpy.typing as npt
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from report_results import add_cell, add_submission, new_store, plausible_results
+from report_results import add_cell, add_submission, new_store, night, plausible_results
 from safetensors.numpy import save_file
 
 from tusp.dashboards.figures import (
     ablation_figure,
+    ablation_heatmap,
     cell_pictures,
+    class_figure,
     confusion_figure,
+    critical_difference_figure,
     curves_figure,
+    forest_figure,
     hypnogram_figure,
     leaderboard_figure,
+    matrix_figure,
 )
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.predictions import read_prediction
-from tusp.dashboards.report import build_report
+from tusp.dashboards.report import Report, build_report
 from tusp.platform.errors import DataError
 from tusp.platform.scoring import confusion
+from tusp.platform.scoring.evidence import combine_corpora
 from tusp.platform.store.models import Artefact, Curve
 from tusp.platform.store.queries import cell_records
 from tusp.platform.store.record import CurveRow
@@ -58,6 +66,23 @@ def board(tmp_path: Path) -> Board:
         plausible_results(session, "first", arms=arms, people=8, folds=4, simulated=True)
         add_cell(session, "first", None, arm="plain", fold=4, folds=4, simulated=True, state="failed", error="killed")
     return build_report(store, bootstrap=200).boards[0]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    """Three corpora judged within, and two more by one network that was trained on both."""
+    (tmp_path / "several").mkdir()
+    store = new_store(tmp_path / "several")
+    arms = ["full", "no-csja", "no-se", "plain"]
+    with store.session() as session:
+        add_submission(session, "first", arms=arms)
+        for place, corpus in enumerate(["dcsm", "sedf-sc", "sedf-st"]):
+            plausible_results(session, "first", arms=arms, corpus=corpus, people=8 + place, folds=4)
+        add_submission(session, "second", arms=["full"], minutes=1)
+        for corpus in ("dcsm", "dod-h"):
+            nights = {(f"P{n}", f"R{n}"): night(np.random.default_rng(n), quality=0.9) for n in range(4)}
+            add_cell(session, "second", nights, corpus="dcsm+sedf-sc", judged_on=corpus, folds=4, experiment="joint")
+    return build_report(store, bootstrap=200, everything=True)
 
 
 def a_night(n: int = 400) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -115,6 +140,61 @@ def test_board_pictures_say_simulated_and_name_missing_folds(board: Board) -> No
     assert any("plain\n(4/5 folds)" in text for text in texts(leaderboard_figure(board)))
     names = [text for text in texts(ablation_figure(board)) if "−" in text or "effect" in text]
     assert {"full − no-csja", "CSJA (main effect)"} <= set(names)
+
+
+def test_forest_shows_every_corpus_and_the_summary(report: Report) -> None:
+    forest = report.across.forests[0]
+    figure = forest_figure(forest)
+    shown = texts(figure)
+    for item in forest.effects:
+        assert f"{item.corpus}  ({item.people} people)" in shown
+    assert {"together  (3 corpora)", "one more corpus"} <= set(shown)
+    number = f"{forest.summary.effect.value:+.3f}".replace("+0.", "+.")
+    assert any(text.startswith(number) for text in shown)
+    assert_legible(figure)
+    # Without a summary there is neither a diamond nor a prediction.
+    nothing = replace(forest, effects=forest.effects[:1], summary=combine_corpora([0.1], [0.1]))
+    assert "together  (1 corpora)" not in texts(forest_figure(nothing))
+    assert_legible(forest_figure(nothing))
+
+
+def test_rank_diagram_says_that_it_is_descriptive(report: Report) -> None:
+    figure = critical_difference_figure(report.across.diagrams[0])
+    shown = texts(figure)
+    assert {"full  1.00", "plain  4.00"} <= set(shown)
+    assert any("descriptive: 3 corpora cannot carry a test" in text for text in shown)
+    assert_legible(figure)
+
+
+def test_matrix_frames_what_a_network_was_trained_on(report: Report) -> None:
+    matrix = report.across.matrices[0]
+    figure = matrix_figure(matrix)
+    framed = [patch.get_xy() for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    known = [
+        (column - 0.47, row - 0.46)
+        for row, trained in enumerate(matrix.trained_on)
+        for column, corpus in enumerate(matrix.judged_on)
+        if corpus in trained.split("+") and matrix.people[row][column]
+    ]
+    np.testing.assert_allclose(framed, known)
+    empty = sum(number == 0 for people in matrix.people for number in people)
+    assert texts(figure).count("–") == empty > 0
+    assert_legible(figure)
+
+
+def test_heat_maps_of_effects_and_classes(report: Report, board: Board) -> None:
+    forests = report.across.forests
+    figure = ablation_heatmap(forests)
+    shown = texts(figure)
+    assert all(forest.contrast in shown for forest in forests)
+    effect = forests[0].effects[0].stages[2].value
+    assert f"{effect:+.3f}".replace("0.", ".", 1).replace("-", "−") in shown
+    assert_legible(figure)
+    classes = class_figure(board)
+    assert f"{board.rows[0].scores.stages['f1'][1].value:.3f}".replace("0.", ".") in texts(classes)
+    assert_legible(classes)
+    with pytest.raises(ValueError, match="at least one contrast"):
+        ablation_heatmap([])
 
 
 def test_cell_pictures_of_a_done_cell(tmp_path: Path) -> None:

@@ -170,8 +170,8 @@ def test_trim30_keeps_every_sleep_epoch_and_one_span(codes: list[int]) -> None:
 
 
 def test_unknown_rule_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'trim20'; rules are full, trim30"):
-        rule_mask([0], "trim20")
+    with pytest.raises(ValueError, match="'half'; rules are full, trim30"):
+        rule_mask([0], "half")
     assert RULES == ("full", "trim30")
 
 

@@ -233,14 +233,15 @@ def _deviations(suite: Suite, corpus: str, board: Board) -> tuple[str, ...]:
 
 
 def _holes(size: Size, board: Board) -> tuple[str, ...]:
-    lines = [f"{len(board.holes)} cells without a whole result"] if board.holes else []
+    n_holes = len(board.holes)
+    lines = [f"{n_holes} cell{'' if n_holes == 1 else 's'} without a whole result"] if n_holes else []
     arms = [row for row in board.rows if row.kind == "arm"]
     people, nights = max(row.people for row in arms), max(row.recordings for row in arms)
     # Nights without an epoch under the rule were judged, too.
     nights += len(board.without_epochs)
-    if people < size.people and nights < size.nights:
+    if people <= size.people and nights <= size.nights and (people, nights) != (size.people, size.nights):
         lines.append(f"{people:,} of {size.people:,} people, {nights:,} of {size.nights:,} nights")
-    elif people > size.people or nights != size.nights:
+    elif (people, nights) != (size.people, size.nights):
         lines.append(f"{people:,} people and {nights:,} nights (suite: {size.people:,} and {size.nights:,})")
     return tuple(lines)
 

@@ -302,6 +302,11 @@ def note_lines(report: Report, board: Board) -> list[str]:
             f"{_counted(len(board.contrasts), 'contrast')} (stages: over {5 * len(board.contrasts)}); "
             f"distinguishable at {number(ALPHA, digits=2)}"
         )
+    if board.contrasts and all(len(row.seeds) < 2 for row in board.rows):
+        lines.append(
+            "one seed: p is about these trained networks on people like these; training again varies, too "
+            "(see the line over folds; `--seeds`)"
+        )
     if any(not math.isnan(row.rank.value) for row in board.rows):
         lines.append(
             f"rank: by pooled macro-F1 over the {_counted(board.compared_people, 'person', 'people')} judged in every "

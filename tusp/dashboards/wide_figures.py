@@ -122,7 +122,7 @@ def matrix_figure(matrix: Matrix) -> Figure:
            dark=(values - low) / max(high - low, 1e-9) > 0.55)  # fmt: skip
     for place, name in enumerate(matrix.trained_on):
         for column, corpus in enumerate(matrix.judged_on):
-            if corpus in name.split("+"):
+            if corpus in name.split("+") and matrix.people[place][column]:
                 axes.add_patch(_frame(column, place))
     axes.set_xticks(range(n_columns), matrix.judged_on, rotation=20 if n_columns > 4 else 0, ha="center")
     axes.set_yticks(range(n_rows), names)
