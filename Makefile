@@ -7,18 +7,22 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 export RAY_USAGE_STATS_ENABLED = 0
 export MLFLOW_DISABLE_TELEMETRY = true
 
-.PHONY: demo test test-all lint install install-test docs clean
+.PHONY: demo test test-all fuzz lint install install-test docs clean
 
 demo: install
 	$(BIN)/tusp --home out/demo submit --ablation csja --folds 3
 
 # The quick tests; make test-all also starts a real Ray, kills things, and simulates whole corpora.
 test: install-test
-	$(BIN)/python -m pytest -n 2 -m "not slow and not cluster and not postgres and not browser and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not cluster and not fuzz and not postgres and not browser and not gpu"
 
 test-all: test
 	$(BIN)/python -m pytest -n 2 -m "slow and not cluster and not postgres and not browser and not gpu"
 	$(BIN)/python -m pytest -m "cluster and not postgres and not browser and not gpu"
+
+# Two thousand damaged files of every format.
+fuzz: install-test
+	$(BIN)/python -m pytest -n 2 -m fuzz
 
 install: $(VENV)/installed
 

@@ -59,7 +59,7 @@ def test_a_short_run(harness: Harness, name: str) -> None:
     assert tally.outcomes["refused"] >= QUICK // 10
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FORMATS)
 def test_two_thousand_of_every_format(harness: Harness, name: str) -> None:
