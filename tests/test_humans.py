@@ -19,7 +19,7 @@ from tusp.datasets.catalog import add_corpus
 from tusp.datasets.outside_truth import truth_apart, truth_of_corpus
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.scoring.dreem import weighted_figures
-from tusp.platform.store.entries import list_entries, read_kept, verify_entries
+from tusp.platform.store.entries import list_entries, read_kept, truth_hash, verify_entries
 from tusp.platform.store.session import Store, open_store
 
 PUBLISHED = {
@@ -198,6 +198,26 @@ def test_each_scorer_is_held_against_the_others(store: Store, home: Path, tmp_pa
     assert found.ranges["accuracy"] == (0.75, 1.0)
     kappa = cohen_kappa_score([0, 1, 2, 2], [0, 0, 2, 2])
     assert found.pairwise_kappa == pytest.approx((6 * 1 + 4 * kappa) / 10)
+
+
+def test_a_list_from_the_first_to_the_last_scored_epoch_fits_too(store: Store, home: Path, tmp_path: Path) -> None:
+    """All have begun at epoch 2, but only one scores it, so the consensus begins an epoch later."""
+    most = [0, 0, -1, 1, 2, 2]
+    truth = as_folders(votes(most, most, most, most, [-1, -1, 0, 1, 2, 2]), tmp_path / "truth")
+    for name, codes in (("span", [4, 1, 2, 2]), ("scored", [1, 2, 2]), ("lists", [4, 4, 4, 1, 2, 2])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "n.json").write_text(json.dumps(codes))
+        outcome = score(store, home, truth, tmp_path / name, name)
+        assert outcome.entry is not None
+        assert (outcome.entry.epochs, outcome.entry.scores.overall["accuracy"].value) == (3, 1), name
+
+
+def test_a_truth_is_known_by_its_scored_epochs_wherever_they_lie() -> None:
+    here = truth_hash({"b": [-1, 0, -1, 2, -1], "a": [0]})
+    assert truth_hash({"a": [-1, 0, -1], "b": [0, -1, 2]}) == here
+    assert truth_hash({"a": [0], "b": [0, -1, 1]}) != here
+    assert truth_hash({"a": [0], "b": [0, 2]}) != here
+    assert truth_hash({"a": [0], "c": [0, -1, 2]}) != here
 
 
 def test_a_scorer_who_lacks_a_night_is_shown_without_it(store: Store, home: Path, tmp_path: Path) -> None:

@@ -123,9 +123,11 @@ def test_perfect_hypnograms_score_one_and_are_stored_with_where_they_come_from(
 
 
 def test_two_nights_of_one_person_are_one_person() -> None:
-    assert subject_of("sedf-sc", "SC4001E0") == subject_of("sedf-sc", "SC4002E0") == "SC400"
-    assert subject_of("shhs", "shhs1-200077") == subject_of("shhs", "shhs2-200077") == "200077"
-    assert subject_of("dod-h", "5bf0f969") == "5bf0f969"
+    assert subject_of("SC4001E0") == subject_of("SC4002EC-Hypnogram") == subject_of("sc4001") == "SC400"
+    assert subject_of("ST7011J0") == "ST701"
+    assert subject_of("shhs1-200077") == subject_of("shhs2-200077-nsrr") == "200077"
+    assert subject_of("SC40012E0") == "SC40012E0", "seven digits are no Sleep-EDF name"
+    assert subject_of("5bf0f969") == "5bf0f969"
 
 
 def test_a_hypnogram_as_long_as_the_whole_recording_starts_with_it(given: Path, scored: Callable[..., Outcome]) -> None:
@@ -176,6 +178,7 @@ def test_a_missing_recording_makes_it_partial(store: Store, given: Path, scored:
     assert list_entries(store) == []
     outcome = scored(allow_partial=True)
     assert entry(outcome).coverage == "partial: 2 of 3 recordings, 66.6 % of the epochs"
+    assert entry(outcome).judged.recordings == ("SC4001E0", "SC4011E0"), "nothing is drawn from a night that is missing"
     assert "of no recording: stranger" in outcome.notes
     assert "not read: readme.md" in outcome.notes
     (record,) = list_entries(store)
@@ -371,6 +374,23 @@ def test_every_format_gives_the_same_stages(
     row = entry(scored(allow_partial=partial))
     assert row.scores.overall["accuracy"].value == 1
     assert row.complete != partial
+
+
+def test_original_sleep_edf_hypnograms_are_a_truth(
+    shared_data: Path, tmp_path: Path, scored: Callable[..., Outcome]
+) -> None:
+    """20 real EDF+ files that run on for a whole day; submissions are called as the signals are."""
+    edf = shared_data / "sleep-edf" / "hypnograms-edf"
+    folder = tmp_path / "spans"
+    folder.mkdir()
+    for path in edf.glob("*.edf"):
+        stages = read_hypnogram(path).stages
+        labelled = np.flatnonzero(stages != -1)
+        np.save(folder / f"{path.name[:6]}E0.npy", np.maximum(stages[labelled[0] : labelled[-1] + 1], 0))
+    row = entry(scored(truth=edf, predictions=folder))
+    assert (row.recordings, row.people, row.coverage) == (20, 10, "complete")
+    assert row.scores.overall["accuracy"].value == 1
+    assert entry(scored(truth=edf, predictions=edf, name="itself")).scores == row.scores
 
 
 def test_a_text_list_is_read_as_the_bytes_of_its_file(tmp_path: Path) -> None:

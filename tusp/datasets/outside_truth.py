@@ -34,6 +34,8 @@ TRIMS: Final = {**DodH.trims, **DodO.trims}
 
 LONGEST_RECORDING_NAME: Final = 128
 _SCORER_FOLDER: Final = re.compile(r"scorer(\d+|[_-]\w+)", re.IGNORECASE)
+_SLEEP_EDF_PERSON: Final = re.compile(r"((?:SC4|ST7)\d\d)\d(?:[A-Z].*)?", re.IGNORECASE | re.ASCII)
+_SHHS_PERSON: Final = re.compile(r"shhs[12]-(\d+)(?:\D.*)?", re.IGNORECASE | re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -166,10 +168,10 @@ def truth_apart(store: Store, corpus: str, path: Path, *, simulated: bool) -> Tr
     with disk_errors_named("labels", path):
         lists = _scorer_lists(path)
         if lists is None:
-            nights, notes = _single(read_submission(path), subjects, corpus)
+            nights, notes = _single(read_submission(path), subjects)
             kind = "hypnograms"
         else:
-            nights, notes = _several(path, lists, subjects, corpus)
+            nights, notes = _several(path, lists, subjects)
             kind = "scorers"
     if not registered:
         notes.append(
@@ -189,12 +191,10 @@ def check_kind(corpus: str, registered_simulated: bool, simulated: bool) -> None
         raise UserError(f"corpus {corpus!r} is registered as real; simulated and real nights never share a board")
 
 
-def subject_of(corpus: str, recording: str) -> str:
-    """Whose recording it is, by the naming of the published corpora; elsewhere every recording is of its own person."""
-    if corpus.startswith("sedf-") and re.fullmatch(r"(SC4|ST7)\d\d\d\w*", recording, re.IGNORECASE):
-        return recording[:5].upper()
-    match = re.fullmatch(r"shhs[12]-(\d+)", recording, re.IGNORECASE)
-    return match[1] if match else recording
+def subject_of(recording: str) -> str:
+    """Whose recording it is, by the names of Sleep-EDF and SHHS; elsewhere every recording is of its own person."""
+    match = _SLEEP_EDF_PERSON.fullmatch(recording) or _SHHS_PERSON.fullmatch(recording)
+    return match[1].upper() if match else recording
 
 
 def _scorer_lists(path: Path) -> dict[str, dict[str, Stages]] | None:
@@ -246,7 +246,7 @@ def _whole(folder: Path) -> dict[str, Stages]:
     return {name: given.stages for name, given in submitted.hypnograms.items()}
 
 
-def _single(submitted: Submitted, subjects: Mapping[str, str], corpus: str) -> tuple[dict[str, TruthNight], list[str]]:
+def _single(submitted: Submitted, subjects: Mapping[str, str]) -> tuple[dict[str, TruthNight], list[str]]:
     if submitted.refused:
         raise DataError(next(iter(submitted.refused.values())))
     nights = {}
@@ -256,7 +256,7 @@ def _single(submitted: Submitted, subjects: Mapping[str, str], corpus: str) -> t
             raise DataError(f"{name}: its truth has no scored epoch")
         nights[name] = TruthNight(
             recording=_checked(name),
-            subject=subjects.get(name) or subject_of(corpus, name),
+            subject=subjects.get(name) or subject_of(name),
             stages=given.stages,
             first=int(scored[0]),
             stop=int(scored[-1]) + 1,
@@ -265,7 +265,7 @@ def _single(submitted: Submitted, subjects: Mapping[str, str], corpus: str) -> t
 
 
 def _several(
-    path: Path, lists: Mapping[str, Mapping[str, Stages]], subjects: Mapping[str, str], corpus: str
+    path: Path, lists: Mapping[str, Mapping[str, Stages]], subjects: Mapping[str, str]
 ) -> tuple[dict[str, TruthNight], list[str]]:
     nights: dict[str, TruthNight] = {}
     notes: list[str] = []
@@ -289,7 +289,7 @@ def _several(
             raise DataError(f"{path}: {name}: its scorers agree on no scored epoch")
         nights[name] = TruthNight(
             recording=_checked(name),
-            subject=subjects.get(name) or subject_of(corpus, name),
+            subject=subjects.get(name) or subject_of(name),
             stages=stages,
             first=aligned.first,
             stop=aligned.stop,
