@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PROTOCOLS = ("pooled", "dreem")
 _MOST_NOTES = 8
+_WIDE = 130
+"""Columns of a terminal in which intervals fit on one line."""
 
 
 def score(
@@ -88,8 +90,11 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}".replace("0.", ".", 1)
 
 
-def _interval(estimate: Estimate) -> str:
-    return "" if math.isnan(estimate.low) else f"{_number(estimate.low)}–{_number(estimate.high)}"
+def _interval(estimate: Estimate, *, wide: bool) -> str:
+    """``.790–.833``, on two lines where there is no room for nine columns of that width."""
+    if math.isnan(estimate.low):
+        return ""
+    return f"{_number(estimate.low)}–{'' if wide else chr(10)}{_number(estimate.high)}"
 
 
 def _rows(outcome: Outcome) -> list[EntryRow]:
@@ -114,10 +119,11 @@ def _print_pooled(outcome: Outcome, kind: str) -> None:
     from tusp.platform.stages import STAGE_NAMES
 
     table = []
+    wide = console.width >= _WIDE
     for row in _rows(outcome):
         estimates = [row.scores.overall[name] for name in ("macro_f1", "accuracy", "kappa")]
         estimates += row.scores.stages["f1"]
-        cells = [f"{_number(e.value)}\n{_interval(e)}".rstrip() for e in estimates]
+        cells = [f"{_number(e.value)}\n{_interval(e, wide=wide)}".rstrip() for e in estimates]
         # Rounded down: what is not complete never reads 100.0 %.
         share = "" if math.isnan(row.covered) else f"\n{math.floor(1000 * row.covered) / 10:.1f} %"
         coverage = f"{row.recordings}/{len(row.scored)}{share}"
