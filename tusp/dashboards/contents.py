@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import NightsNote, Report, SubmissionNote
@@ -18,6 +18,9 @@ from tusp.dashboards.tables import (
 )
 from tusp.dashboards.wide_tables import across_lines, across_tables, sleep_tables, suite_lines, suite_table_text
 
+TEXT_LENGTH: Final = 18
+"""A column with a longer entry than this is text."""
+
 
 def board_tables(board: Board) -> list[TextTable]:
     """Tables of one board: leaderboard, published figures and contrasts where there are any, details."""
@@ -27,6 +30,11 @@ def board_tables(board: Board) -> list[TextTable]:
     if board.contrasts:
         tables.append(contrast_table(board))
     return [*tables, details_table(board), *sleep_tables(board)]
+
+
+def is_text(table: TextTable, column: int) -> bool:
+    """Whether a column (not the first) holds sentences, which are set from the left and broken into lines."""
+    return column > 0 and any(len(row[column].main) > TEXT_LENGTH for row in table.rows)
 
 
 def comparison_sentences(board: Board) -> list[str]:

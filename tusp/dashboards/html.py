@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tusp import __version__
+from tusp.dashboards.across import Matrix
 from tusp.dashboards.contents import (
     comparison_sentences,
     environment_lines,
+    is_text,
     nights_lines,
     recompute_lines,
     split_lines,
@@ -23,7 +24,7 @@ from tusp.dashboards.contents import (
 from tusp.dashboards.extras import Extras, TrainingGroup
 from tusp.dashboards.figures import ablation_figure, leaderboard_figure
 from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
-from tusp.dashboards.page_figures import forest_figure, training_figure
+from tusp.dashboards.page_figures import training_figure
 from tusp.dashboards.report import Report
 from tusp.dashboards.svg import inline_svg
 from tusp.dashboards.tables import (
@@ -37,15 +38,14 @@ from tusp.dashboards.tables import (
     number,
     published_table,
 )
+from tusp.dashboards.wide_figures import critical_difference_figure, forest_figure
 from tusp.dashboards.wide_tables import across_tables, sleep_tables, suite_table_text
 from tusp.platform.scoring.rules import rule_in_words
+from tusp.platform.scoring.statistics import Estimate
 from tusp.platform.stages import STAGE_NAMES
 
 MOST_MATRICES: Final = 12
 """Confusion matrices shown on a board."""
-
-_TEXT_LENGTH: Final = 18
-"""A column with a longer entry than this is text, set from the left."""
 
 EXPERIMENTS: Final = {
     "within": "each corpus by itself",
@@ -63,6 +63,7 @@ class HeatCell:
     text: str
     under: str = ""
     strength: float | None = None
+    framed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +131,10 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         real=False in kinds,
         dates=sorted({f"{note.created_at:%Y-%m-%d}" for note in report.submissions}),
         boards=[_board(report, board, place) for place, board in enumerate(report.boards, start=1)],
-        wide_tables=across_tables(report.across),
+        wide_tables=across_tables(replace(report.across, matrices=())),
         wide_lines=wide_lines(report),
-        forests=[
-            _picture(
-                forest_figure(forest),
-                alt=f"Forest plot of {forest.contrast}: effect in macro-F1 on each corpus with its interval",
-                prefix=f"forest{place}",
-                caption=f"{forest.title}. {forest.contrast}: effect in macro-F1 on each corpus with its 95 % interval "
-                "over people; below, the random-effects mean (diamond) and where one more corpus would be expected "
-                "(line).",
-            )
-            for place, forest in enumerate(report.across.forests, start=1)
-            if forest.effects
-        ],
+        wide_pictures=_wide_pictures(report),
+        transfers=[matrix_table(matrix) for matrix in report.across.matrices],
         suite=None if report.suite is None else suite_table_text(report.suite),
         training=[_training(group, place) for place, group in enumerate(known.training, start=1)],
         nights=[(note.corpus, nights_lines(note)) for note in report.nights],
@@ -151,10 +142,57 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         environment=environment_lines(report),
         splits=split_lines(report),
         recompute=recompute_lines(report),
-        is_text=_is_text,
+        is_text=is_text,
         web_address=_web_address,
     )
     return page
+
+
+def _wide_pictures(report: Report) -> list[Picture]:
+    """Forest plots and rank diagrams."""
+    forests = [
+        _picture(
+            forest_figure(forest),
+            alt=f"Forest plot of {forest.contrast}: effect in macro-F1 on each of {len(forest.effects)} corpora with "
+            "its interval; the table above has the figures",
+            prefix=f"f{place}",
+            caption=f"{forest.title}. {forest.contrast}: effect on each corpus with its 95 % interval over people; the "
+            "diamond is the random-effects mean, the bar below it where one more corpus would be expected.",
+        )
+        for place, forest in enumerate(report.across.forests, start=1)
+    ]
+    diagrams = [
+        _picture(
+            critical_difference_figure(diagram),
+            alt="Mean ranks over corpora: " + ", ".join(f"{arm} {rank:.2f}" for arm, rank in diagram.ranks),
+            prefix=f"d{place}",
+            caption=f"{diagram.title}. Mean rank over {len(diagram.corpora)} corpora by pooled macro-F1; "
+            f"{diagram.words}.",
+        )
+        for place, diagram in enumerate(report.across.diagrams, start=1)
+    ]
+    return [*forests, *diagrams]
+
+
+def matrix_table(matrix: Matrix) -> HeatTable:
+    """Corpora trained on (rows) and judged on (columns), tinted; framed where the network knows the corpus."""
+
+    def cell(trained: str, judged: str, score: Estimate) -> HeatCell:
+        strength = None if math.isnan(score.value) else score.value
+        framed = judged in trained.split("+")
+        return HeatCell(text=number(score.value), under=interval(score), strength=strength, framed=framed)
+
+    return HeatTable(
+        caption=f"{matrix.arm}: pooled macro-F1 ({'SIMULATED' if matrix.simulated else 'real'} nights; framed: people "
+        "of a corpus it was trained on)",
+        corner="trained on ↓  judged on →",
+        groups=(),
+        columns=matrix.judged_on,
+        rows=tuple(
+            (trained.replace("+", " + "), "", tuple(map(cell, [trained] * len(row), matrix.judged_on, row)))
+            for trained, row in zip(matrix.trained_on, matrix.scores, strict=True)
+        ),
+    )
 
 
 def _environment() -> Any:
@@ -296,12 +334,6 @@ def _training(group: TrainingGroup, place: int) -> Picture:
 
 def _picture(figure: Any, *, alt: str, prefix: str, caption: str) -> Picture:
     return Picture(svg=inline_svg(figure, alt=alt, prefix=prefix), caption=caption)
-
-
-def _is_text(table: TextTable, column: int) -> bool:
-    """Whether a column holds sentences, which are set from the left."""
-    entries: Sequence[str] = [row[column].main for row in table.rows]
-    return column > 0 and any(len(entry) > _TEXT_LENGTH for entry in entries)
 
 
 def _web_address(text: str) -> bool:

@@ -15,6 +15,7 @@ from tusp.dashboards.contents import (
     board_tables,
     comparison_sentences,
     foot_lines,
+    is_text,
     night_words,
     recompute_lines,
     wide_lines,
@@ -27,7 +28,7 @@ from tusp.dashboards.tables import Entry, TextTable, hole_lines, note_lines
 ROWS_PER_TABLE: Final = 24
 """A table with more rows goes on in another one: floats do not break over pages."""
 
-_PREAMBLE: Final = r"""\documentclass[10pt,a4paper]{article}
+PREAMBLE: Final = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
@@ -37,6 +38,8 @@ _PREAMBLE: Final = r"""\documentclass[10pt,a4paper]{article}
 \usepackage{booktabs}
 \usepackage{graphicx}
 \setlength{\parindent}{0pt}
+\setlength{\abovecaptionskip}{2pt}
+\setlength{\belowcaptionskip}{6pt}
 \setlength{\emergencystretch}{3em}
 \begin{document}
 """
@@ -96,7 +99,7 @@ def _character(character: str) -> str:
 
 def latex_document(report: Report) -> str:
     """The whole report as a LaTeX document."""
-    parts = [_PREAMBLE]
+    parts = [PREAMBLE]
     if any(board.key.simulated for board in report.boards):
         parts.append("\\textbf{Boards marked SIMULATED show how tusp works, not how well a network stages sleep.}\n")
     for number, board in enumerate(report.boards, start=1):
@@ -166,7 +169,10 @@ def latex_tables(table: TextTable, *, caption: str, label: str) -> list[str]:
 
 
 def _float(table: TextTable, rows: Sequence[tuple[Entry, ...]], *, caption: str, label: str) -> str:
-    columns = r">{\raggedright\arraybackslash}p{3.2cm}" + "r" * (len(table.columns) - 1)
+    columns = r">{\raggedright\arraybackslash}p{3.2cm}" + "".join(
+        r">{\raggedright\arraybackslash}p{6.5cm}" if is_text(table, column) else "r"
+        for column in range(1, len(table.columns))
+    )
     lines = [
         r"\begin{table}[htbp]",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
@@ -201,7 +207,7 @@ def _warned(entry: Entry) -> str:
 
 
 def _bold_simulated(text: str) -> str:
-    return text.replace("SIMULATED nights", "\\textbf{SIMULATED nights}")
+    return text.replace("SIMULATED nights", "\\textbf{\\mbox{SIMULATED} nights}")
 
 
 def _items(lines: Sequence[str], *, code: bool = False) -> str:
@@ -214,4 +220,6 @@ def _items(lines: Sequence[str], *, code: bool = False) -> str:
         text = text.replace("[U+200B]", r"\allowbreak{}")
         return f"\\item {{\\ttfamily {text}}}" if code else f"\\item {text}"
 
-    return "\n".join([r"\begin{itemize}\small\raggedright", *map(item, lines), r"\end{itemize}", ""])
+    return "\n".join(
+        [r"\begin{itemize}\small\raggedright\setlength{\itemsep}{0pt}", *map(item, lines), r"\end{itemize}", ""]
+    )
