@@ -131,6 +131,20 @@ def test_ranks_are_about_people_judged_in_every_arm(store: Store) -> None:
     assert board.compared_people == 4
 
 
+def test_arms_are_compared_on_the_seeds_that_all_have(store: Store) -> None:
+    """Two people of the other arm were judged with a seed that ``full`` has not."""
+    with store.session() as session:
+        add_submission(session, "first")
+        four, two = [{(f"P{n}", f"R{n}"): n for n in range(people)} for people in (4, 2)]
+        add_cell(session, "first", dict.fromkeys(four, matrix(8)), folds=1)
+        add_cell(session, "first", dict.fromkeys(two, matrix(7)), folds=1, arm="no-csja")
+        add_cell(session, "first", dict.fromkeys(four, matrix(10)), folds=1, arm="no-csja", seed=1)
+    board = board_of(build_report(store, bootstrap=200))
+    assert board.compared_people == 2
+    assert {row.name: row.rank.value for row in board.rows[:2]} == {"full": 1, "no-csja": 2}
+    assert board.pairs[0].effect == pytest.approx(0.1)
+
+
 def test_an_arm_without_results_is_not_ranked(store: Store) -> None:
     with store.session() as session:
         add_submission(session, "first")
@@ -279,12 +293,13 @@ def test_published_figures_stand_beside_real_nights_only(store: Store) -> None:
 # --- rules counted from kept predictions ---
 
 
-def keep(store: Store, home: Path, *, lights: tuple[int, int] | None = None, hours: int = 2) -> None:
+def keep(store: Store, home: Path, *, lights: tuple[int, int] | None = None, hours: int = 2, unscored: int = 0) -> None:
     """A done cell of two people whose kept nights have hours of wake before and after ten minutes of sleep."""
     wake = np.zeros(hours * 120, dtype=np.int8)
     true = np.concatenate([wake, np.full(20, 2, np.int8), wake])
     predicted = true.copy()
     predicted[::2] = 1
+    true[:unscored] = -1
     with store.session() as session:
         add_submission(session, "first", arms=["full"])
         nights = {}
@@ -393,6 +408,14 @@ def test_sleep_statistics_on_request(store: Store, tmp_path: Path) -> None:
     assert sleep_tables(board)[0].rows[0][0].main == "total sleep time (min)"
     with pytest.raises(UserError, match="no home"):
         build_report(store, bootstrap=200, sleep=True)
+
+
+def test_epochs_that_the_expert_left_out_are_left_out_on_both_sides(store: Store, tmp_path: Path) -> None:
+    keep(store, tmp_path, unscored=240)
+    board = board_of(build_report(store, bootstrap=200, home=tmp_path, sleep=True))
+    found = {item.statistic: item.bias.value for item in board.rows[0].sleep}
+    # Every other epoch of the two hours of wake that are left was taken for N1.
+    assert found["total_sleep_time"] == pytest.approx(60)
 
 
 # --- properties ---
