@@ -39,9 +39,7 @@ def walk(root: Path) -> Walk:
                     path = Path(entry.path)
                     try:
                         is_folder = entry.is_dir()
-                    except (
-                        OSError
-                    ) as error:  # a link in a circle or into a closed folder
+                    except OSError as error:  # a link in a circle or into a closed folder
                         is_folder = False
                         if isinstance(error, PermissionError):
                             found.unreadable[path.relative_to(root).as_posix()] = f"{path}: {_reason(error)}"
