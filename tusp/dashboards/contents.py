@@ -100,13 +100,32 @@ def _folds(number: int) -> str:
 
 def recompute_lines(report: Report) -> list[str]:
     """Commands that make the report again from the store and verify what it rests on."""
-    which = ["--all"] if report.everything else [f"--submission {note.id}" for note in report.submissions]
+    which = [f" --submission {note.id}" for note in report.submissions] or [""]
+    if report.everything:
+        which = [" --all"]
     only = f" --corpus {report.corpus}" if report.corpus else ""
     lines = []
     for chosen in which:
-        lines.append(f"tusp report {chosen} --rule {report.rule}{only} --bootstrap {report.bootstrap}")
-        lines.append(f"tusp validate {chosen}")
+        lines.append(f"tusp report{chosen} --rule {report.rule}{only} --bootstrap {report.bootstrap}")
+        lines.append(f"tusp validate{chosen}")
     return lines
+
+
+def entry_lines(report: Report) -> list[str]:
+    """Where each imported submission and human scorer comes from, with the checksum over its files; each once."""
+    lines = {}
+    for board in report.boards:
+        for row in board.rows:
+            said = row.provenance or {}
+            if said.get("sha256"):
+                whom = ", ".join(str(said[name]) for name in ("author", "url") if said.get(name))
+                files = (
+                    "1 file" if said.get("n_files") == 1 else f"{said['n_files']} files" if "n_files" in said else ""
+                )
+                origin = ", ".join(part for part in (whom, str(said.get("source") or ""), files) if part)
+                line = f"{row.kind} {row.name} on {board.key.judged_on}: {origin}; SHA-256 {said['sha256']}"
+                lines[line] = None
+    return list(lines)
 
 
 def nights_lines(note: NightsNote) -> list[str]:
@@ -128,4 +147,4 @@ def _nights(number: int) -> str:
 def foot_lines(report: Report) -> list[str]:
     """What stands at the end of every report: audits of the nights, splits, environment."""
     audits: Sequence[str] = [line for note in report.nights for line in nights_lines(note)]
-    return [*audits, *split_lines(report), *environment_lines(report)]
+    return [*audits, *split_lines(report), *entry_lines(report), *environment_lines(report)]

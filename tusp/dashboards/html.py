@@ -14,6 +14,7 @@ from tusp import __version__
 from tusp.dashboards.across import Matrix
 from tusp.dashboards.contents import (
     comparison_sentences,
+    entry_lines,
     environment_lines,
     is_text,
     nights_lines,
@@ -141,6 +142,7 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         corpora=known.corpora,
         environment=environment_lines(report),
         splits=split_lines(report),
+        entries=entry_lines(report),
         recompute=recompute_lines(report),
         is_text=is_text,
         web_address=_web_address,

@@ -56,7 +56,7 @@ def inline_svg(figure: Figure, *, alt: str, prefix: str) -> str:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "tusp", "axes.formatter.use_mathtext": False}
     with rc_context(settings):
         figure.savefig(
-            target, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.04,
+            target, format="svg", transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )  # fmt: skip
     root = ElementTree.fromstring(target.getvalue())
