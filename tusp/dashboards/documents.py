@@ -74,6 +74,7 @@ def report_document(report: Report) -> dict[str, Any]:
 def report_frame(report: Report) -> pd.DataFrame:
     """The report as one long table, a row per figure; NaN means not scored (empty in the CSV)."""
     rows = [row for board in report.boards for row in _frame_rows(board)]
+    rows += [row for forest in report.across.forests for row in _forest_rows(forest, report.rule)]
     return pd.DataFrame.from_records(rows, columns=list(FRAME_COLUMNS))
 
 
@@ -362,6 +363,17 @@ def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
     for contrast in board.contrasts:
         for figure in _contrast_figures(contrast):
             yield same | {"kind": "contrast", "name": contrast.name} | figure
+    for pair in board.pairs:
+        yield same | {
+            "kind": "pair",
+            "name": f"{pair.first} − {pair.second}",
+            "aggregation": "people",
+            "metric": "macro_f1",
+            "value": pair.effect,
+            "p": pair.p,
+            "p_holm": pair.p_holm,
+            "people": pair.people,
+        }
     for hole in board.holes:
         text = f"fold {hole.fold}, seed {hole.seed}: {hole.state}" + (f" ({hole.reason})" if hole.reason else "")
         yield same | {"kind": "hole", "name": hole.arm, "text": text}
@@ -369,6 +381,22 @@ def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
         yield same | {"kind": "refused", "name": f"{item.corpus}/{item.recording}", "text": item.reason}
     for recording in board.without_epochs:
         yield same | {"kind": "without epochs", "name": f"{key.judged_on}/{recording}"}
+
+
+def _forest_rows(forest: Forest, rule: str) -> Iterator[dict[str, Any]]:
+    """The random-effects summary; the effect on every corpus is in the rows of its board."""
+    same = {
+        "simulated": forest.simulated,
+        "judged_on": "+".join(item.corpus for item in forest.effects),
+        "rule": rule,
+        "kind": "together",
+        "name": forest.contrast,
+        "metric": "macro_f1",
+        "people": sum(item.people for item in forest.effects),
+        "text": forest.title,
+    }
+    yield same | {"aggregation": "corpora", "sd": forest.summary.tau} | _estimate(forest.summary.effect)
+    yield same | {"aggregation": "next corpus"} | _estimate(forest.summary.prediction)
 
 
 def _row_figures(row: Row) -> Iterator[dict[str, Any]]:
@@ -402,6 +430,13 @@ def _contrast_figures(contrast: Contrast) -> Iterator[dict[str, Any]]:
         "text": contrast.verdict,
     }
     people = {"people": contrast.people}
+    if contrast.folds is not None:
+        yield {
+            "aggregation": "folds",
+            "metric": "macro_f1",
+            "value": contrast.folds.mean,
+            "p": contrast.folds.p,
+        } | people
     yield {"aggregation": "pooled", "metric": "macro_f1"} | _estimate(contrast.pooled) | people
     for stage in contrast.stages:
         yield {
