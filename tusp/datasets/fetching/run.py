@@ -112,6 +112,7 @@ def in_parallel(
                 finished.put((each, work(each), None))
             except Exception as error:  # noqa: BLE001  (handed to the thread that waits for it)
                 finished.put((each, None, error))
+                stop.set()  # here, not where it is raised: nobody begins another file meanwhile
 
     # Daemons: one that hangs in a read does not keep an interrupted program alive.
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(jobs, len(todo)))]
