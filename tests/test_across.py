@@ -12,11 +12,11 @@ import pytest
 from report_results import add_cell, add_submission, new_store, night, plausible_results
 
 from tusp.dashboards.across import mean_cost
-from tusp.dashboards.documents import report_document
+from tusp.dashboards.documents import report_document, report_frame
 from tusp.dashboards.report import Report, build_report
 from tusp.dashboards.wide_tables import across_lines, across_tables, forest_table
 from tusp.platform.scoring.evidence import combine_corpora, critical_difference
-from tusp.platform.store.models import Cell
+from tusp.platform.store.models import Cell, Corpus, Recording
 from tusp.platform.store.session import Store
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text())
@@ -196,3 +196,48 @@ def test_the_document_follows_its_schema(store: Store) -> None:
     assert len(document["across"]["forests"]) == len(report.across.forests) > 0
     assert document["across"]["matrices"][0]["trained_on"][0] == ["dcsm", "sedf-sc"]
     assert len(across_tables(report.across)) == 2 + len(report.across.matrices)
+
+
+def test_the_csv_has_pairs_folds_and_the_summary(store: Store) -> None:
+    ablation(store, ["dcsm", "sedf-sc"], arms=("full", "no-csja"))
+    report = report_of(store)
+    frame = report_frame(report)
+    together = frame[(frame["kind"] == "together") & (frame["aggregation"] == "corpora")].iloc[0]
+    assert together["value"] == report.across.forests[0].summary.effect.value
+    assert together["judged_on"] == "dcsm+sedf-sc"
+    board = report.boards[0]
+    pair = frame[(frame["kind"] == "pair") & (frame["judged_on"] == "dcsm")].iloc[0]
+    assert (pair["name"], pair["p_holm"]) == ("full − no-csja", board.pairs[0].p_holm)
+    folds = frame[(frame["aggregation"] == "folds") & (frame["judged_on"] == "dcsm")].iloc[0]
+    assert board.contrasts[0].folds is not None
+    assert folds["p"] == board.contrasts[0].folds.p
+
+
+def test_the_nights_of_registered_corpora_are_reported(store: Store) -> None:
+    ablation(store, ["sedf-sc", "sedf-st"], arms=("full", "no-csja"))
+    audit = {
+        "problems": ["EEG Fpz-Cz: 12 % of the samples are clipped"],
+        "channels": [{"name": "EEG Fpz-Cz"}],
+        "epochs": {"W": 10, "N1": 0, "N2": 25, "N3": 5, "REM": 0},
+        "signal_epochs": 50,
+    }
+    with store.session() as session:
+        session.add(Corpus(name="sedf-sc", adapter="sedf-sc", root="/x", simulated=False, card={}))
+        session.flush()
+        for name, reason in (("R0", None), ("R1", None), ("R2", "zero bytes")):
+            session.add(
+                Recording(
+                    corpus_name="sedf-sc", name=name, subject="P" + name, usable=reason is None, reason=reason,
+                    audit=audit, sources=[],
+                )
+            )  # fmt: skip
+    report = report_of(store)
+    (note,) = report.nights
+    assert (note.corpus, note.usable, note.refused, note.with_problems) == ("sedf-sc", 2, 1, 2)
+    assert note.unscored_share == pytest.approx(0.2)
+    assert [(problem.recordings, problem.example) for problem in note.problems] == [
+        (2, "R0: EEG Fpz-Cz: 12 % of the samples are clipped")
+    ]
+    document = report_document(report)
+    jsonschema.validate(document, SCHEMA)
+    assert document["nights"][0]["problems"][0]["recordings"] == 2

@@ -315,11 +315,7 @@ def note_lines(report: Report, board: Board) -> list[str]:
     lines += _unranked_lines(board)
     if any(row.kind == "baseline" for row in board.rows):
         lines.append("majority stage: always says the most frequent stage of the fold's training nights")
-    lines += [
-        f"published {item.system}: {'; '.join(text for text in (item.remark, item.note) if text)}"
-        for item in board.published
-        if item.remark or item.note
-    ]
+    lines += [f"published {item.system}: {item.note}" for item in board.published if item.note]
     lines += board.notes
     if report.superseded:
         lines.append(f"{report.superseded} done cells are left out because a later one did the same")
