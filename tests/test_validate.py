@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged_home import CORPUS, Home, judged_home
+from judged_home import CORPUS, Home, judged_home, stages_of
 from sqlalchemy import update
 from typer.testing import CliRunner
 
@@ -18,7 +18,18 @@ from tusp.dashboards.validate import Validation, validate
 from tusp.jobs.plan import CorpusNights, hold_out_hash
 from tusp.platform.errors import StoreError, UserError
 from tusp.platform.identity import fingerprint
-from tusp.platform.store.models import Artefact, Cell, Corpus, Count, Curve, Recording, Submission
+from tusp.platform.store.entries import EntryNight, NewEntry, add_entries, truth_hash
+from tusp.platform.store.models import (
+    Artefact,
+    Cell,
+    Corpus,
+    Count,
+    Curve,
+    Entry,
+    EntryCount,
+    Recording,
+    Submission,
+)
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +350,45 @@ def test_cells_that_are_not_done_are_named_with_status_1(home: Home) -> None:
     assert result.problems == ()
     assert result.not_done == (f"cell {cell[:12]} (toy, no-csja, fold 1, seed 0): failed (out of memory)",)
     assert result.status == 1
+
+
+def imported(home: Home) -> Path:
+    """Somebody else's hypnograms of two nights of the corpus; returns their kept file."""
+    nights = [EntryNight(recording=f"R{n}", subject=f"P{n}", true=stages_of(n), predicted=stages_of(n)) for n in (0, 1)]
+    truth = truth_hash({night.recording: night.true for night in nights})
+    entry = NewEntry(
+        corpus=CORPUS, truth_hash=truth, truth_kind="corpus", kind="imported", name="theirs", simulated=True,
+        provenance={}, protocols={}, nights=nights,
+    )  # fmt: skip
+    add_entries(home.store, home.folder, [entry])
+    return next((home.folder / "entries").rglob("*.json"))
+
+
+def test_imported_hypnograms_that_were_changed(home: Home) -> None:
+    kept = imported(home)
+    assert found(home).problems == ()
+    assert found(home).entries == 1
+    kept.write_bytes(kept.read_bytes().replace(b"2", b"3", 1))
+    line = only_line(home)
+    assert line.startswith("entry 'theirs' of toy (imported): ")
+    assert line.endswith("has changed (its checksum differs)")
+
+
+def test_imported_counts_that_were_changed(home: Home) -> None:
+    imported(home)
+    with home.store.session() as session:
+        wanted = (EntryCount.recording == "R1", EntryCount.rule == "full")
+        session.execute(update(EntryCount).where(*wanted).values(n_w_w=EntryCount.n_w_w + 1))
+    assert only_line(home).endswith("counts under rule full do not follow from its hypnograms: R1")
+
+
+def test_imported_on_simulated_nights_passed_off_as_real(home: Home) -> None:
+    imported(home)
+    with home.store.session() as session:
+        session.execute(update(Entry).values(simulated=False))
+    assert only_line(home) == (
+        "entry 'theirs' of toy (imported): says its nights are real, the corpus is registered as simulated"
+    )
 
 
 def test_which_submission(home: Home) -> None:

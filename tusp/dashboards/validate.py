@@ -27,7 +27,7 @@ from tusp.dashboards.plan_checks import (
 from tusp.platform.errors import UserError
 from tusp.platform.identity import fingerprint
 from tusp.platform.settings import Settings
-from tusp.platform.store.entries import list_entries, verify_entries
+from tusp.platform.store.entries import EntryRecord, list_entries, verify_entries
 from tusp.platform.store.models import SubmissionCell
 from tusp.platform.store.queries import (
     CellRecord,
@@ -103,7 +103,7 @@ def validate(
     cells: dict[str, CellSummary] = {}
     for record in chosen:
         cells.update((cell.id, cell) for cell in submission_cells(store, record.id))
-    entries = len(list_entries(store))
+    entries = list_entries(store)
     if not chosen and not entries:
         raise UserError("nothing was submitted or imported yet, so there is nothing to validate")
     nights = Nights(store=store, prepared_root=settings.prepared, deep=deep)
@@ -119,9 +119,14 @@ def validate(
         cells=len(done),
         predictions=checks.predictions,
         nights=nights.opened,
-        entries=entries,
+        entries=len(entries),
         deep=deep,
-        problems=(*checks.lines(), *nights.problems, *verify_entries(store, settings.home)),
+        problems=(
+            *checks.lines(),
+            *nights.problems,
+            *verify_entries(store, settings.home),
+            *_entries_of_other_kind(entries, nights),
+        ),
         not_done=tuple(_not_done(cell) for cell in cells.values() if cell.state != "done"),
         not_checked=_not_checked(nights),
     )
@@ -190,6 +195,20 @@ def _owners(store: Store, cells: Sequence[str]) -> dict[str, list[SubmissionReco
             if cell_id in wanted:
                 owners.setdefault(cell_id, []).append(records[submission_id])
     return owners
+
+
+def _entries_of_other_kind(entries: Sequence[EntryRecord], nights: Nights) -> list[str]:
+    """Entries judged on a registered corpus whose nights are said to be of the other kind."""
+    lines = []
+    for entry in entries:
+        registered = nights.registered_as_simulated(entry.corpus) if entry.truth_kind == "corpus" else None
+        if registered is not None and registered != entry.simulated:
+            said, now = ("simulated", "real") if entry.simulated else ("real", "simulated")
+            lines.append(
+                f"entry {entry.name!r} of {entry.corpus} ({entry.kind}): says its nights are {said}, the corpus is "
+                f"registered as {now}"
+            )
+    return lines
 
 
 def _cells(ids: Sequence[str]) -> str:
