@@ -113,7 +113,7 @@ def recompute_lines(report: Report) -> list[str]:
 
 def entry_lines(report: Report) -> list[str]:
     """Where each imported submission and human scorer comes from, with the checksum over its files; each once."""
-    lines = {}
+    lines: dict[str, None] = {}
     for board in report.boards:
         for row in board.rows:
             said = row.provenance or {}

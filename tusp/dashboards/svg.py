@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Final
+from typing import Any, Final
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
@@ -53,7 +53,7 @@ def inline_svg(figure: Figure, *, alt: str, prefix: str) -> str:
         assert isinstance(text, Text)
         text.set_parse_math(False)  # names are names, also those with dollars in them
     target = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "tusp", "axes.formatter.use_mathtext": False}
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "tusp", "axes.formatter.use_mathtext": False}
     with rc_context(settings):
         figure.savefig(
             target, format="svg", transparent=True,
