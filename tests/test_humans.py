@@ -111,7 +111,7 @@ def test_the_weighted_protocol_of_the_publication(store: Store, home: Path, dod_
     )
     assert shown.exit_code == 0, shown.output
     assert ".899" in shown.output and ".868" in shown.output
-    assert "weighted by the consensus, mean ± SD over recordings" in shown.output
+    assert "weighted by the consensus, mean ± SD over recordings" in " ".join(shown.output.split())
 
 
 def test_folders_say_the_same_as_json_files(store: Store, home: Path, dod_h: Path, tmp_path: Path) -> None:
