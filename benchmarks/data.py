@@ -277,7 +277,7 @@ def windows(folder: Path, rounds: int) -> dict[str, Any]:
                     first = start * SAMPLES_PER_EPOCH
                     out[row, position] = signals[channel, first : first + out.shape[2]]
 
-    sampler = BalancedSampler(store, window_epochs=WINDOW, n_channels=2)
+    sampler = BalancedSampler(store, window_epochs=WINDOW, channels=("EEG", "EOG"))
     plan = sampler.plan(seed=0, pass_number=0, windows=320)
 
     def gather() -> None:

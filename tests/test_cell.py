@@ -25,7 +25,7 @@ from tusp.jobs.cell import OUTCOME, reason_of, run_cell
 from tusp.jobs.checkpoints import with_sorted_header
 from tusp.jobs.job import CellJob, forget_cell
 from tusp.jobs.plan import CellTask, CorpusNights, Request, make_plan
-from tusp.models.config import config_from_settings
+from tusp.models.families import from_plan
 from tusp.models.tinyustaging import build_network, parameter_counts
 from tusp.platform.errors import CellError, DataError
 from tusp.platform.identity import file_sha256
@@ -165,7 +165,7 @@ def test_predictions_say_whose_they_are(done: tuple[CellJob, dict[str, Any]]) ->
 def test_result_holds_what_the_report_needs(done: tuple[CellJob, dict[str, Any]]) -> None:
     job, outcome = done
     result = outcome["result"]
-    network = build_network(config_from_settings(job.plan["model"]))
+    network = build_network(from_plan(job.plan["model"])[1])
     assert (result["n_parameters"], result["n_trainable"]) == parameter_counts(network)
     assert result["passes"] == len(outcome["curve"]) == 3
     best = outcome["curve"][result["best_pass"] - 1]
@@ -187,13 +187,13 @@ def test_kept_weights_give_the_kept_predictions(
     from tusp.jobs.prediction import predict_night
 
     job, outcome = done
-    network = build_network(config_from_settings(job.plan["model"]))
+    network = build_network(from_plan(job.plan["model"])[1])
     weights = load_file(job.folder / "weights.safetensors")
     network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
     entry = next(entry for entry in outcome["artefacts"] if entry["kind"] == "predictions")
     recording = next(n for n in nights if f"toy/{n.name}" == entry["recording"])
     known = np.array(outcome["result"]["train_stage_counts"]) > 0
-    again = predict_night(network, recording, n_channels=2, window_epochs=6, stride=4, known_stages=known)
+    again = predict_night(network, recording, channels=("EEG", "EOG"), window_epochs=6, stride=4, known_stages=known)
     np.testing.assert_array_equal(read_prediction(Path(job.home) / entry["path"]).probabilities, again)
 
 

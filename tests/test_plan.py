@@ -20,12 +20,13 @@ from tusp.jobs.recipes import (
     PAPER,
     RECIPES,
     Recipe,
-    full_network,
+    full_arm,
     recipe_called,
     recipe_from_settings,
     recipe_settings,
 )
-from tusp.models.config import NetworkConfig, config_from_settings
+from tusp.models.config import NetworkConfig
+from tusp.models.families import from_plan
 from tusp.platform.errors import UserError
 from tusp.platform.identity import SCHEMA_VERSION, fingerprint
 
@@ -196,6 +197,7 @@ OTHER_VALUES: dict[str, Any] = {
     "class_weights": (0.1, 0.3, 0.2, 0.2, 0.2),
     "optimizer": "adam",
     "schedule": "plateau",
+    "precision": "float32",
     "betas": (0.8, 0.999),
 }
 
@@ -251,9 +253,10 @@ def test_a_corpus_with_eog_in_some_nights_only_is_refused() -> None:
 
 
 def test_eeg_alone_makes_a_network_of_one_channel() -> None:
-    assert (input_channels(corpus()), input_channels(corpus(eog=False))) == (2, 1)
+    assert (input_channels(corpus()), input_channels(corpus(eog=False))) == (("EEG", "EOG"), ("EEG",))
     for plan, channels in ((planned(), 2), (planned(corpus(eog=False)), 1)):
         assert {task.cell.plan["model"]["n_channels"] for task in plan.tasks} == {channels}
+        assert {len(task.cell.plan["channels"]) for task in plan.tasks} == {channels}
 
 
 @pytest.mark.parametrize(
@@ -285,13 +288,13 @@ def test_a_recipe_comes_back_from_a_stored_plan(recipe: Recipe) -> None:
 def test_a_network_comes_back_from_a_stored_plan() -> None:
     for task in planned(ablation="attention").tasks[:4]:
         stored = json.loads(json.dumps(task.cell.plan["model"]))
-        config = config_from_settings(stored)
-        assert config == planned(ablation="attention").arms["toy"][task.cell.arm]
-        assert asdict(config) == task.cell.plan["model"]
+        family, config = from_plan(stored)
+        assert config == planned(ablation="attention").arms["toy"][task.cell.arm].settings
+        assert {"family": family.name, **asdict(config)} == task.cell.plan["model"]
 
 
 def test_the_published_recipe_is_the_published_one() -> None:
-    assert full_network(PAPER, n_channels=2) == NetworkConfig()
+    assert full_arm(PAPER, channels=("EEG", "EOG")).settings == NetworkConfig()
     assert (PAPER.optimizer, PAPER.learning_rate, PAPER.betas, PAPER.epsilon) == ("adam", 5e-6, (0.9, 0.999), 1e-8)
     assert (PAPER.window_epochs, PAPER.batch_size, PAPER.epochs_per_pass) == (31, 16, 500_000)
     assert (PAPER.loss, PAPER.focal_gamma, PAPER.class_weights) == ("focal+dice", 2, (0.2, 0.3, 0.2, 0.2, 0.2))
@@ -300,6 +303,22 @@ def test_the_published_recipe_is_the_published_one() -> None:
     assert 100 <= PAPER.stop_patience <= 200
     assert PAPER.augmentation != NO_AUGMENTATION
     assert PAPER.weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer = 'sgd': must be one of adam, adamw"),
+        ({"schedule": "step"}, "schedule = 'step': must be one of plateau, one-cycle"),
+        ({"precision": "half"}, "precision = 'half': must be one of auto, float32, bf16"),
+        ({"learning_rate": 0.0}, "learning_rate = 0.0: must be above 0"),
+        ({"batch_size": 0}, "batch_size = 0: must be at least 1"),
+        ({"class_weights": (1.0, 1.0)}, "must be one weight for each of W, N1, N2, N3, REM"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(SHORT, **change)
 
 
 def test_recipes_are_found_by_name() -> None:

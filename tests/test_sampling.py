@@ -32,7 +32,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> list[PreparedRecording]:
 
 
 def sampler(nights: list[PreparedRecording], window_epochs: int = 5) -> BalancedSampler:
-    return BalancedSampler(nights, window_epochs=window_epochs, n_channels=2)
+    return BalancedSampler(nights, window_epochs=window_epochs, channels=("EEG", "EOG"))
 
 
 def centres(nights: list[PreparedRecording]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,7 @@ def test_windows_stay_inside_the_night_and_reach_both_ends(nights: list[Prepared
 def test_all_channel_pairs_are_drawn_alike(tmp_path: Path) -> None:
     recording = night(tmp_path, "n", eeg=3, eog=2)
     plan = sampler([recording]).plan(seed=3, pass_number=0, windows=WINDOWS)
-    pairs = channel_choices(recording, 2)
+    pairs = channel_choices(recording, ("EEG", "EOG"))
     assert pairs == [(0, 3), (0, 4), (1, 3), (1, 4), (2, 3), (2, 4)]
     drawn = [int((plan.channels == pair).all(axis=1).sum()) for pair in pairs]
     assert sum(drawn) == WINDOWS
@@ -109,9 +109,9 @@ def test_all_channel_pairs_are_drawn_alike(tmp_path: Path) -> None:
 
 def test_one_eeg_alone_where_the_network_takes_one_channel(tmp_path: Path) -> None:
     recording = night(tmp_path, "n", eeg=2, eog=0)
-    assert channel_choices(recording, 1) == [(0,), (1,)]
+    assert channel_choices(recording, ("EEG",)) == [(0,), (1,)]
     with pytest.raises(CellError, match="toy/n: no EOG channel was prepared"):
-        channel_choices(recording, 2)
+        channel_choices(recording, ("EEG", "EOG"))
 
 
 def test_a_plan_depends_on_seed_and_pass_alone(nights: list[PreparedRecording]) -> None:

@@ -127,7 +127,7 @@ def test_a_torn_night_is_told(tmp_path: Path) -> None:
 
 
 def test_training_gathers_the_same_windows_as_float32(nights: list[PreparedRecording]) -> None:
-    sampler = BalancedSampler(nights, window_epochs=10, n_channels=2)
+    sampler = BalancedSampler(nights, window_epochs=10, channels=("EEG", "EOG"))
     plan = sampler.plan(seed=3, pass_number=1, windows=50)
     signals, stages = sampler.gather(plan, slice(5, 45))
     part = plan.recording[5:45], plan.start[5:45], plan.channels[5:45]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ from tusp.jobs.job import CellJob, Outcome
 from tusp.jobs.prediction import predict_night
 from tusp.jobs.recipes import Recipe, recipe_from_settings
 from tusp.jobs.training import Progress, Trained, Trainer
-from tusp.models.config import NetworkConfig, config_from_settings
+from tusp.models.families import from_plan
 from tusp.models.tinyustaging import parameter_counts
 from tusp.platform.environment import capture_environment
 from tusp.platform.errors import CellError, TuspError
@@ -113,7 +113,8 @@ def _whole(job: CellJob) -> Outcome | None:
 
 def _train(
     job: CellJob,
-    config: NetworkConfig,
+    network: Any,
+    channels: Sequence[str],
     recipe: Recipe,
     report: Callable[[Progress, int], None] | None,
     checkpoint_seconds: float,
@@ -123,7 +124,8 @@ def _train(
         save_checkpoint(job.folder, name=name, tensors=tensors, state=progress.to_json())
 
     trainer = Trainer(
-        config=config,
+        network=network,
+        channels=channels,
         recipe=recipe,
         train=_open_nights(job, "train"),
         validation=_open_nights(job, "validation"),
@@ -166,10 +168,11 @@ def run_cell(
 
 def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoint_seconds: float) -> Outcome:
     torch.set_num_threads(job.threads)
-    config = config_from_settings(job.plan["model"])
-    recipe = recipe_from_settings(job.plan["recipe"])
+    family, settings = from_plan(job.plan["model"])
+    recipe, channels = recipe_from_settings(job.plan["recipe"]), tuple(job.plan["channels"])
+    network = family.build(settings, seed=job.plan["seed"])
     try:
-        trained = _train(job, config, recipe, report, checkpoint_seconds)
+        trained = _train(job, network, channels, recipe, report, checkpoint_seconds)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise CellError(
             f"out of memory on {job.device}: {str(error).splitlines()[0] if str(error) else 'CPU'}"
@@ -180,7 +183,7 @@ def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoin
         probabilities = predict_night(
             trained.network,
             recording,
-            n_channels=config.n_channels,
+            channels=channels,
             window_epochs=recipe.window_epochs,
             stride=recipe.prediction_stride,
             known_stages=np.array(trained.train_stage_counts) > 0,

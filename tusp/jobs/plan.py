@@ -7,15 +7,15 @@ ablations share is one cell.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tusp.datasets.prepared import PreparedRecording
 from tusp.datasets.splits import Split, corpus_of, make_split
-from tusp.jobs.recipes import TRAINING_VERSION, Recipe, full_network, recipe_settings
-from tusp.models.ablations import arms_of
-from tusp.models.config import NetworkConfig
+from tusp.jobs.recipes import TRAINING_VERSION, Recipe, full_arm, recipe_settings, with_changes
+from tusp.models.ablations import Arm, arms_of
+from tusp.models.families import model_settings
 from tusp.platform.errors import UserError
 from tusp.platform.identity import SCHEMA_VERSION, fingerprint
 from tusp.platform.store.record import PlannedCell
@@ -47,6 +47,8 @@ class Request:
     experiment: str = WITHIN
     hold_out: Sequence[str] | None = None
     """Corpora to judge on but never to train on; None for those that are published to be held out."""
+    networks: Sequence[str] = ()
+    """For the ablation ``networks``: the families to compare with; all there are when empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,23 +95,23 @@ class Plan:
 
     request: Request
     tasks: Sequence[CellTask]
-    arms: Mapping[str, Mapping[str, NetworkConfig]]
-    """Configurations by corpus and arm."""
+    arms: Mapping[str, Mapping[str, Arm]]
+    """Arms by corpus and name."""
     splits: Mapping[str, Split]
     simulated: bool
 
 
-def input_channels(corpus: CorpusNights) -> int:
-    """2 (EEG and EOG) where every night has an EOG channel, 1 (EEG alone) where none has.
+def input_channels(corpus: CorpusNights) -> tuple[str, ...]:
+    """EEG and EOG where every night has an EOG channel, EEG alone where none has.
 
     Raises:
         UserError: some nights have an EOG channel and some have not.
     """
     without = [recording.name for recording in corpus.recordings if not recording.groups.get("EOG")]
     if not without:
-        return 2
+        return ("EEG", "EOG")
     if len(without) == len(corpus.recordings):
-        return 1
+        return ("EEG",)
     raise UserError(
         f"{corpus.name}: {len(without)} of {len(corpus.recordings)} nights have no EOG channel (first: {without[0]}); "
         "leave them out of the corpus, or describe it without EOG"
@@ -164,15 +166,15 @@ def _split_hash(entries: Sequence[Mapping[str, Any]]) -> str:
     return fingerprint({entry["name"]: entry["split"] for entry in entries})
 
 
-def _channels_of_all(corpora: Sequence[CorpusNights]) -> int:
-    """The number of input channels that all these corpora have.
+def _channels_of_all(corpora: Sequence[CorpusNights]) -> tuple[str, ...]:
+    """The input channels that all these corpora have.
 
     Raises:
         UserError: they differ.
     """
     found = {corpus.name: input_channels(corpus) for corpus in corpora}
     if len(set(found.values())) > 1:
-        without = ", ".join(name for name, channels in found.items() if channels == 1)
+        without = ", ".join(name for name, channels in found.items() if len(channels) == 1)
         raise UserError(f"{without}: no EOG channel, which the other corpora have; one network cannot take both")
     return next(iter(found.values()))
 
@@ -182,10 +184,13 @@ def _cells(
     trained: Sequence[CorpusNights],
     held_out: Sequence[CorpusNights],
     splits: Mapping[str, Split],
-) -> tuple[list[CellTask], Mapping[str, NetworkConfig]]:
+) -> tuple[list[CellTask], Mapping[str, Arm]]:
     """The cells that train on some corpora together and are judged on these and on others."""
-    config_of_all = full_network(request.recipe, n_channels=_channels_of_all([*trained, *held_out]))
-    arms = arms_of(request.ablation, config_of_all)
+    full = full_arm(request.recipe, channels=_channels_of_all([*trained, *held_out]))
+    arms = arms_of(request.ablation, full, recipe_settings(request.recipe), networks=request.networks)
+    recipes = {name: with_changes(request.recipe, arm.recipe) for name, arm in arms.items()}
+    for name, arm in arms.items():
+        _refuse_missing_channels(name, arm, [*trained, *held_out])
     label = _label(trained)
     folders = {corpus.name: {recording.name: recording.folder for recording in corpus.recordings} for corpus in trained}
     folders |= {
@@ -203,15 +208,16 @@ def _cells(
             for entry in entries
         }
         split_hash = _split_hash(entries)
-        for arm, config in arms.items():
+        for name, arm in arms.items():
             for seed in request.seeds:
                 plan: dict[str, Any] = {
                     "schema": SCHEMA_VERSION,
                     "training": TRAINING_VERSION,
                     "experiment": request.experiment,
                     "corpora": entries,
-                    "model": asdict(config),
-                    "recipe": recipe_settings(request.recipe),
+                    "model": model_settings(arm.family, arm.settings),
+                    "channels": list(arm.channels),
+                    "recipe": recipe_settings(recipes[name]),
                     "seed": seed,
                 }
                 cell = PlannedCell(
@@ -220,7 +226,7 @@ def _cells(
                     experiment=request.experiment,
                     corpus=label,
                     protocol=request.protocol,
-                    arm=arm,
+                    arm=name,
                     fold=number,
                     folds=request.folds,
                     seed=seed,
@@ -230,6 +236,24 @@ def _cells(
                 )
                 tasks.append(CellTask(cell=cell, nights=used))
     return tasks, arms
+
+
+def _refuse_missing_channels(name: str, arm: Arm, corpora: Sequence[CorpusNights]) -> None:
+    """An arm takes channels that every night must have, or its cells would be judged on other nights than the rest.
+
+    Raises:
+        UserError: a night lacks one.
+    """
+    for corpus in corpora:
+        for group in sorted(set(arm.channels)):
+            needed = arm.channels.count(group)
+            short = [night.name for night in corpus.recordings if len(night.groups.get(group, ())) < needed]
+            if short:
+                raise UserError(
+                    f"arm {name} takes {needed} {group} channel{'s' if needed > 1 else ''}, which {len(short)} of"
+                    f" {len(corpus.recordings)} nights of {corpus.name} do not have (first: {short[0]});"
+                    " leave the corpus out of this ablation"
+                )
 
 
 def _label(corpora: Sequence[CorpusNights]) -> str:
@@ -322,7 +346,7 @@ def make_plan(request: Request, corpora: Sequence[CorpusNights]) -> Plan:
         for corpus in trained
     }
     tasks: list[CellTask] = []
-    arms: dict[str, Mapping[str, NetworkConfig]] = {}
+    arms: dict[str, Mapping[str, Arm]] = {}
     for trained, held_out in groups:
         more, arms[_label(trained)] = _cells(request, trained, held_out, splits)
         tasks += more

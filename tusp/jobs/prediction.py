@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -32,7 +34,7 @@ def predict_night(
     network: nn.Module,
     recording: PreparedRecording,
     *,
-    n_channels: int,
+    channels: Sequence[str],
     window_epochs: int,
     stride: int,
     known_stages: npt.NDArray[np.bool_] | None = None,
@@ -45,14 +47,15 @@ def predict_night(
     sum of softmax over pairs has the same most probable stage).
 
     Args:
-        network: gives logits [batch, 5, T] for [batch, n_channels, T * 3840]; switched to evaluation here.
+        network: gives logits [batch, 5, T] for [batch, channels, T * 3840]; switched to evaluation here.
+        channels: channel groups of the network's inputs.
         stride: epochs between the starts of two windows; ``window_epochs`` for no overlap.
         known_stages: bool [5], the stages that the training nights hold; the others get probability 0, since a network
             knows nothing of them. None for all.
         max_pairs: use only the first so many channel pairs; None for all.
     """
     network.eval()
-    pairs = channel_choices(recording, n_channels)[:max_pairs]
+    pairs = channel_choices(recording, channels)[:max_pairs]
     signals = recording.signals()
     n = recording.n_epochs
     starts = window_starts(n, window_epochs, stride)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from tusp.models.config import NetworkConfig
+from tusp.models.ablations import Arm
+from tusp.models.config import LOSSES, NetworkConfig
 from tusp.platform.errors import UserError
+from tusp.platform.stages import N_STAGES
 
-TRAINING_VERSION: Final = 1
+TRAINING_VERSION: Final = 2
 """Part of every cell's identity: raise it when the same settings would train or predict differently."""
 
 
@@ -43,6 +45,22 @@ NO_AUGMENTATION = Augmentation(
     warp_probability=0,
     erase_probability=0,
     channel_dropout_probability=0,
+)
+
+
+CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "loss": LOSSES,
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("plateau", "one-cycle"),
+    "precision": ("auto", "float32", "bf16"),
+}
+AT_LEAST_ONE: Final = (
+    "window_epochs",
+    "batch_size",
+    "epochs_per_pass",
+    "max_passes",
+    "stop_patience",
+    "validation_pairs",
 )
 
 
@@ -87,6 +105,10 @@ class Recipe:
 
     augmentation: Augmentation = Augmentation()
 
+    precision: str = "auto"
+    """Of the arithmetic of training and prediction: ``float32``, ``bf16`` (autocast; weights stay in float32), or
+    ``auto``: bf16 where the hardware computes with it, else float32. What was used is recorded with the cell."""
+
     prediction_stride: int = 15
     """Epochs between the starts of two overlapping windows of a whole-night prediction."""
 
@@ -95,6 +117,19 @@ class Recipe:
     """Channel pairs used in validation; a prediction of the test set votes over all of them."""
 
     def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UserError(f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}")
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UserError(f"learning_rate = {self.learning_rate}: must be above 0")
+        if len(self.class_weights) != N_STAGES or min(self.class_weights) < 0 or not sum(self.class_weights):
+            raise UserError(
+                f"class_weights = {list(self.class_weights)}: must be one weight for each of W, N1, N2, N3, REM, none"
+                " of them negative"
+            )
         for name in ("prediction_stride", "validation_stride"):
             if not 1 <= getattr(self, name) <= self.window_epochs:
                 raise UserError(
@@ -165,9 +200,9 @@ def recipe_called(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def full_network(recipe: Recipe, *, n_channels: int) -> NetworkConfig:
-    """The full configuration of the network under ``recipe``, from which ablations take away."""
-    return NetworkConfig(n_channels=n_channels, **recipe.network)
+def full_arm(recipe: Recipe, *, channels: Sequence[str]) -> Arm:
+    """TinyUStaging in full under ``recipe``, from which ablations take away."""
+    return Arm(settings=NetworkConfig(n_channels=len(channels), **recipe.network), channels=tuple(channels))
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
@@ -186,3 +221,19 @@ def recipe_from_settings(settings: Mapping[str, Any]) -> Recipe:
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings replaced, under the same name (an arm's changes; ``network`` is no such setting).
+
+    Raises:
+        UserError: there is no such setting, or it refuses the value.
+    """
+    known = recipe_settings(recipe)
+    for name in changes:
+        if name not in known or name == "name":
+            raise UserError(f"a recipe has no setting {name!r}; it has {', '.join(sorted(known.keys() - {'name'}))}")
+    values = _with_tuples(changes)
+    if isinstance(values.get("augmentation"), Mapping):
+        values["augmentation"] = Augmentation(**_with_tuples(values["augmentation"]))
+    return replace(recipe, **values)

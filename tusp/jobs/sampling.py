@@ -13,24 +13,31 @@ from tusp.datasets.windows import WindowReader
 from tusp.platform.errors import CellError
 from tusp.platform.stages import N_STAGES
 
-CHANNEL_GROUPS = ("EEG", "EOG")
-"""One channel of each group is drawn, in this order of the network's inputs; a corpus without EOG gives EEG alone."""
 
+def channel_choices(recording: PreparedRecording, groups: Sequence[str]) -> list[tuple[int, ...]]:
+    """All choices of one channel from each group, in the order of the network's inputs.
 
-def channel_choices(recording: PreparedRecording, n_channels: int) -> list[tuple[int, ...]]:
-    """All choices of one channel from each group: EEG x EOG pairs, or each EEG alone when ``n_channels`` is 1.
+    Args:
+        groups: ``("EEG", "EOG")`` gives every pair of both, ``("EEG",)`` each EEG alone, ``("EEG", "EEG")`` every pair
+            of two different EEG channels (each pair once, in the order of the channels).
 
     Raises:
-        CellError: the recording lacks a group that the network needs.
+        CellError: the recording lacks a channel that the network needs.
     """
-    groups = CHANNEL_GROUPS[:n_channels]
-    for group in groups:
-        if not recording.groups.get(group):
-            raise CellError(f"{recording.corpus}/{recording.name}: no {group} channel was prepared")
+    for group in set(groups):
+        there, needed = len(recording.groups.get(group, ())), groups.count(group)
+        if there < needed:
+            raise CellError(
+                f"{recording.corpus}/{recording.name}: {there or 'no'} {group} channel was prepared"
+                + (f", but the network takes {needed}" if needed > 1 else "")
+            )
     choices: list[tuple[int, ...]] = [()]
     for group in groups:
         choices = [(*choice, channel) for choice in choices for channel in recording.groups[group]]
-    return choices
+    if len(set(groups)) == len(groups):
+        return choices
+    once = {frozenset(choice): choice for choice in reversed(choices) if len(set(choice)) == len(choice)}
+    return [choice for choice in choices if once.get(frozenset(choice)) == choice]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class BalancedSampler:
     epoch uniformly, as far as the night reaches; one channel of each group uniformly.
     """
 
-    def __init__(self, recordings: Sequence[PreparedRecording], *, window_epochs: int, n_channels: int) -> None:
+    def __init__(self, recordings: Sequence[PreparedRecording], *, window_epochs: int, channels: Sequence[str]) -> None:
         if not recordings:
             raise CellError("no recordings to train on")
         self.recordings = list(recordings)
@@ -80,7 +87,7 @@ class BalancedSampler:
                 raise CellError(f"{corpus}: no scored epoch to train on")
             self.epochs.append(dict(sorted(by_stage.items())))
         self._reader = WindowReader(recordings, window_epochs=window_epochs)
-        self.choices = [np.array(channel_choices(recording, n_channels)) for recording in recordings]
+        self.choices = [np.array(channel_choices(recording, channels)) for recording in recordings]
 
     @property
     def n_scored(self) -> int:

@@ -220,7 +220,7 @@ def request_record(plan: Plan, corpora: Sequence[str], *, reuse: Reuse, embedded
     first = next(iter(plan.arms.values()))
     return {
         "ablation": request.ablation,
-        "arms": {arm: asdict(config) for arm, config in first.items()},
+        "arms": {name: asdict(arm) for name, arm in first.items()},
         "corpora": list(corpora),
         "embedded": embedded,
         "experiment": request.experiment,

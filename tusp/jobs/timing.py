@@ -11,22 +11,22 @@ from tusp.jobs.plan import CellTask
 from tusp.jobs.prediction import window_starts
 from tusp.jobs.recipes import recipe_from_settings
 from tusp.jobs.sampling import channel_choices
-from tusp.models.config import config_from_settings
-from tusp.models.tinyustaging import build_network
+from tusp.models.families import from_plan
 from tusp.platform.stages import UNSCORED
 
 
 def time_cell(task: CellTask) -> float:
     """Seconds of training (every pass used), validation and prediction of one cell, with one thread on the CPU."""
     plan = task.cell.plan
-    config, recipe = config_from_settings(plan["model"]), recipe_from_settings(plan["recipe"])
+    recipe, channels = recipe_from_settings(plan["recipe"]), plan["channels"]
+    family, settings = from_plan(plan["model"])
     nights = {
         role: [open_prepared(task.nights[entry["name"]][name]) for entry in plan["corpora"] for name in entry[role]]
         for role in ("train", "validation", "test")
     }
     torch.set_num_threads(1)
-    network = build_network(config)
-    window = torch.randn(1, config.n_channels, recipe.window_epochs * SAMPLES_PER_EPOCH)
+    network = family.build(settings)
+    window = torch.randn(1, len(channels), recipe.window_epochs * SAMPLES_PER_EPOCH)
 
     def seconds(train: bool) -> float:
         network.train(train)
@@ -47,7 +47,7 @@ def time_cell(task: CellTask) -> float:
     def windows(role: str, stride: int, pairs: int | None) -> int:
         return sum(
             len(window_starts(night.n_epochs, recipe.window_epochs, stride))
-            * len(channel_choices(night, config.n_channels)[:pairs])
+            * len(channel_choices(night, channels)[:pairs])
             for night in nights[role]
         )
 

@@ -23,9 +23,7 @@ from tusp.jobs.augmentation import augment
 from tusp.jobs.prediction import predict_night
 from tusp.jobs.recipes import Recipe
 from tusp.jobs.sampling import BalancedSampler, WindowPlan
-from tusp.models.config import NetworkConfig
 from tusp.models.losses import Loss, build_loss
-from tusp.models.tinyustaging import TinyUStaging, build_network
 from tusp.platform.errors import CellError
 from tusp.platform.scoring.counts import confusion
 from tusp.platform.scoring.metrics import accuracy, macro_f1
@@ -76,7 +74,7 @@ class Progress:
 class Trained:
     """A finished training: the best network by validation macro-F1, and how it went."""
 
-    network: TinyUStaging
+    network: nn.Module
     history: Sequence[PassRecord]
     best_pass: int
     training_seconds: float
@@ -112,7 +110,7 @@ def validate(
     recordings: Sequence[PreparedRecording],
     *,
     recipe: Recipe,
-    n_channels: int,
+    channels: Sequence[str],
     known_stages: npt.NDArray[np.bool_],
     device: torch.device,
 ) -> tuple[float, float, float]:
@@ -123,7 +121,7 @@ def validate(
         probabilities = predict_night(
             network,
             recording,
-            n_channels=n_channels,
+            channels=channels,
             window_epochs=recipe.window_epochs,
             stride=recipe.validation_stride,
             known_stages=known_stages,
@@ -139,11 +137,13 @@ def validate(
 
 
 class Trainer:
-    """Trains one network of ``config`` under ``recipe`` on prepared nights.
+    """Trains one network under ``recipe`` on prepared nights.
 
     Args:
+        network: freshly drawn weights; gives logits [batch, 5, T] for [batch, channels, T * 3840].
+        channels: channel groups of its inputs.
         train, validation: prepared nights; no person in both (the caller's split says so).
-        seed: of weights, sampling and augmentation.
+        seed: of sampling and augmentation.
         save, load: keep and give back a checkpoint; None for a training that is not kept.
         checkpoint_seconds: also keep a checkpoint inside a pass after so many seconds.
         report: called after every pass, and every few seconds with the running loss inside one.
@@ -153,7 +153,8 @@ class Trainer:
     def __init__(
         self,
         *,
-        config: NetworkConfig,
+        network: nn.Module,
+        channels: Sequence[str],
         recipe: Recipe,
         train: Sequence[PreparedRecording],
         validation: Sequence[PreparedRecording],
@@ -165,16 +166,16 @@ class Trainer:
         report: Callable[[Progress, int], None] | None = None,
         tick: Callable[[], None] | None = None,
     ) -> None:
-        self.config, self.recipe, self.seed = config, recipe, seed
+        self.channels, self.recipe, self.seed = tuple(channels), recipe, seed
         self.validation = validation
         self.device = torch.device(device)
         self.save, self.load = save, load
         self.checkpoint_seconds = checkpoint_seconds
         self.report, self.tick = report, tick
-        self.sampler = BalancedSampler(train, window_epochs=recipe.window_epochs, n_channels=config.n_channels)
+        self.sampler = BalancedSampler(train, window_epochs=recipe.window_epochs, channels=self.channels)
         epochs = min(max(self.sampler.n_scored, recipe.epochs_per_pass_at_least), recipe.epochs_per_pass)
         self.steps_per_pass = max(1, round(epochs / (recipe.window_epochs * recipe.batch_size)))
-        self.network = build_network(config, seed=seed).to(self.device)
+        self.network = network.to(self.device)
         self.best = copy.deepcopy(self.network.state_dict())
         self.optimizer = _optimizer(self.network, recipe)
         self.loss: Loss = build_loss(
@@ -263,7 +264,7 @@ class Trainer:
             self.network,
             self.validation,
             recipe=recipe,
-            n_channels=self.config.n_channels,
+            channels=self.channels,
             known_stages=self.sampler.stage_counts > 0,
             device=self.device,
         )

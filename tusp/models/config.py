@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from tusp.platform.errors import UserError
 from tusp.platform.stages import N_STAGES
 
+LOSSES: Final = ("focal+dice", "focal", "dice", "cross-entropy")
 SAMPLES_PER_EPOCH: Final = 3840
 """Samples of the input in one 30-s epoch, at 128 Hz."""
 

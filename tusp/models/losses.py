@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tusp.models.config import LOSSES
 from tusp.platform.errors import UserError
 from tusp.platform.stages import N_STAGES
 
@@ -49,9 +50,6 @@ def dice(logits: Tensor, stages: Tensor, weights: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, stages: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy, mean over scored epochs."""
     return focal(logits, stages, weights, 0.0)
-
-
-LOSSES = ("focal+dice", "focal", "dice", "cross-entropy")
 
 
 def build_loss(name: str, *, class_weights: Sequence[float], gamma: float, device: torch.device | str = "cpu") -> Loss:
