@@ -219,7 +219,7 @@ def test_a_second_run_returns_the_complete_outcome_at_once(
     done: tuple[CellJob, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, outcome = done
-    monkeypatch.setattr(cell_module, "Trainer", None)
+    monkeypatch.setattr(cell_module, "fit_network", None)
     assert run_cell(job) == outcome
 
 
@@ -235,7 +235,7 @@ def test_a_complete_cell_whose_file_was_changed_is_run_anew(task: CellTask, tmp_
 
 
 KILLED_AT = {
-    "inside the first pass": "after(cell, 'save_checkpoint', 2)",
+    "inside the first pass": "after(fitting, 'save_checkpoint', 2)",
     "between a checkpoint's tensors and its state": "before(checkpoints, 'write_json_atomic', 3)",
     "between two predictions": "after(cell, '_keep_prediction', 1)",
     "before the outcome": "before(cell, 'write_json_atomic', 2)",
@@ -245,7 +245,7 @@ KILLED_AT = {
 KILLER = """
 import json, os, signal, sys
 import torch._dynamo  # else every life imports it
-from tusp.jobs import cell, checkpoints
+from tusp.jobs import cell, checkpoints, fitting
 from tusp.jobs.job import CellJob
 
 def dying(module, name, call, die_first):

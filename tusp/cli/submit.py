@@ -15,13 +15,26 @@ from tusp.cli.output import console, errors, print_json, print_table
 from tusp.platform.errors import CellError, UserError
 
 if TYPE_CHECKING:
+    from tusp.jobs.recipes import Recipe
     from tusp.jobs.submit import Prepared, Todo
     from tusp.platform.settings import Settings
     from tusp.platform.store.session import Store
 
 
 def submit(
-    ablation: Annotated[str, typer.Option(help="csja, se or attention (all four combinations).")] = "csja",
+    ablation: Annotated[
+        str,
+        typer.Option(
+            help="csja, se, attention (all four combinations), channels, loss, augmentation, context, resolution, "
+            "networks, or a plug-in's."
+        ),
+    ] = "csja",
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --ablation networks: a network to compare TinyUStaging with; repeat for several. Default: all."
+        ),
+    ] = None,
     corpus: Annotated[
         list[str] | None,
         typer.Option(help="A registered corpus or subset (sedf-20); repeat for several. Default: all registered ones."),
@@ -49,6 +62,15 @@ def submit(
     recipe: Annotated[
         str, typer.Option(help="quick (a first look), paper (the published one) or smoke (does the machine work?).")
     ] = "quick",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe (learning_rate=0.001, augmentation.noise_probability=0, "
+            "network.complexity_factor=1); repeat for several. Its results stand under a name of their own.",
+        ),
+    ] = None,
     wake_margin_minutes: Annotated[
         int | None, typer.Option(min=0, help="Wake kept around sleep when nights are prepared. Default: all of it.")
     ] = None,
@@ -80,6 +102,7 @@ def submit(
     """
     from tusp.datasets.recording_preparation import PreparationSettings
     from tusp.jobs import submit as jobs
+    from tusp.jobs.overrides import with_settings
     from tusp.jobs.plan import EXPERIMENTS, WITHIN, Request, make_plan
     from tusp.jobs.recipes import recipe_called
     from tusp.platform.scoring.rules import RULES
@@ -93,12 +116,13 @@ def submit(
         raise UserError(f"--experiment {experiment}: must be one of {', '.join(EXPERIMENTS)}")
     request = Request(
         ablation=ablation,
-        recipe=recipe_called(recipe),
+        recipe=with_settings(recipe_called(recipe), set_ or ()),
         protocol=protocol,
         folds=folds,
         seeds=_numbers(seeds),
         split_seed=split_seed,
         experiment=experiment,
+        networks=tuple(dict.fromkeys(network or ())),
     )
     preparation = PreparationSettings(wake_margin_minutes=wake_margin_minutes, clip_iqr=clip_iqr)
     say = _quiet if as_json else _say
@@ -114,7 +138,7 @@ def submit(
     plan = make_plan(request, nights.corpora)
     todo = jobs.look_up(store, settings, plan, reuse=reuse)  # type: ignore[arg-type]
     if not as_json:
-        _announce(nights, todo, recipe)
+        _announce(nights, todo, request.recipe)
     if dry_run:
         _show_plan(todo, as_json=as_json)
         return
@@ -165,14 +189,18 @@ def _bars(*, visible: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield tell
 
 
-def _announce(nights: Prepared, todo: Todo, recipe: str) -> None:
+def _announce(nights: Prepared, todo: Todo, recipe: Recipe) -> None:
     for corpus in nights.corpora:
         people = len(corpus.by_subject)
         kind = "SIMULATED" if corpus.simulated else "real"
         _say(f"{corpus.name}: {len(corpus.recordings)} nights of {people} people ({kind})")
     for row in nights.refused:
         _say(f"refused: {row['corpus']}/{row['recording']}: {row['reason']}")
-    if recipe == "quick":
+    if "+" in recipe.name:
+        _say(
+            f"Recipe {recipe.name}: {recipe.name.partition('+')[0]} with settings of your own; its results stand apart."
+        )
+    if recipe.name.startswith("quick"):
         _say("Recipe quick: a small network at 32 Hz and a few passes, for a first look; publish with --recipe paper.")
     _say(
         f"{len(todo.plan.tasks)} cells: {len(todo.done)} done already, {len(todo.left)} to run "

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,13 +27,11 @@ from safetensors.numpy import save
 
 from tusp.datasets.prepared import PreparedRecording, open_prepared
 from tusp.datasets.splits import corpus_of
-from tusp.jobs.checkpoints import STATE, load_checkpoint, save_checkpoint, save_tensors, with_sorted_header
+from tusp.jobs.checkpoints import STATE, save_tensors, with_sorted_header
+from tusp.jobs.fitting import Fitted, Report, fit_estimator, fit_network
 from tusp.jobs.job import CellJob, Outcome
-from tusp.jobs.prediction import predict_night
-from tusp.jobs.recipes import Recipe, recipe_from_settings
-from tusp.jobs.training import Progress, Trained, Trainer
+from tusp.jobs.recipes import recipe_from_settings
 from tusp.models.families import from_plan
-from tusp.models.tinyustaging import parameter_counts
 from tusp.platform.environment import capture_environment
 from tusp.platform.errors import CellError, TuspError
 from tusp.platform.files import atomic_path, disk_errors_named, file_lock, write_json_atomic
@@ -111,32 +108,20 @@ def _whole(job: CellJob) -> Outcome | None:
     return outcome
 
 
-def _train(
-    job: CellJob,
-    network: Any,
-    channels: Sequence[str],
-    recipe: Recipe,
-    report: Callable[[Progress, int], None] | None,
-    checkpoint_seconds: float,
-) -> Trained:
-    def save(tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
-        name = f"pass-{progress.pass_number:05d}-{progress.step:06d}"
-        save_checkpoint(job.folder, name=name, tensors=tensors, state=progress.to_json())
-
-    trainer = Trainer(
-        network=network,
-        channels=channels,
-        recipe=recipe,
-        train=_open_nights(job, "train"),
-        validation=_open_nights(job, "validation"),
-        seed=job.plan["seed"],
-        device=job.device,
-        save=save,
-        load=lambda: load_checkpoint(job.folder),
-        checkpoint_seconds=checkpoint_seconds,
+def _fit(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Fitted:
+    family, settings = from_plan(job.plan["model"])
+    train, validation = _open_nights(job, "train"), _open_nights(job, "validation")
+    if family.kind == "estimator":
+        return fit_estimator(job, family, settings, train, validation)
+    return fit_network(
+        job,
+        family.build(settings, seed=job.plan["seed"]),
+        recipe_from_settings(job.plan["recipe"]),
+        train,
+        validation,
         report=report,
+        checkpoint_seconds=checkpoint_seconds,
     )
-    return trainer.fit()
 
 
 def _environment(job: CellJob) -> dict[str, Any]:
@@ -150,7 +135,7 @@ def _environment(job: CellJob) -> dict[str, Any]:
 def run_cell(
     job: CellJob,
     *,
-    report: Callable[[Progress, int], None] | None = None,
+    report: Report | None = None,
     checkpoint_seconds: float = 300,
 ) -> Outcome:
     """Run a cell to its end, from its last checkpoint where there is one; a complete cell is returned as it is.
@@ -166,13 +151,10 @@ def run_cell(
         return _run(job, report, checkpoint_seconds)
 
 
-def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoint_seconds: float) -> Outcome:
+def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outcome:
     torch.set_num_threads(job.threads)
-    family, settings = from_plan(job.plan["model"])
-    recipe, channels = recipe_from_settings(job.plan["recipe"]), tuple(job.plan["channels"])
-    network = family.build(settings, seed=job.plan["seed"])
     try:
-        trained = _train(job, network, channels, recipe, report, checkpoint_seconds)
+        fitted = _fit(job, report, checkpoint_seconds)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise CellError(
             f"out of memory on {job.device}: {str(error).splitlines()[0] if str(error) else 'CPU'}"
@@ -180,15 +162,7 @@ def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoin
     began = time.monotonic()
     counts, artefacts = [], []
     for recording in _open_nights(job, "test"):
-        probabilities = predict_night(
-            trained.network,
-            recording,
-            channels=channels,
-            window_epochs=recipe.window_epochs,
-            stride=recipe.prediction_stride,
-            known_stages=np.array(trained.train_stage_counts) > 0,
-            device=job.device,
-        )
+        probabilities = fitted.predict(recording)
         true, predicted = recording.stages(), probabilities.argmax(axis=1)
         for rule in RULES:
             mask = rule_mask(true, rule)
@@ -204,24 +178,23 @@ def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoin
         path = _keep_prediction(job, recording, probabilities)
         artefacts.append(_artefact(job, path, "predictions", f"{recording.corpus}/{recording.name}"))
     prediction_seconds = time.monotonic() - began
-    save_tensors(job.folder / "weights.safetensors", trained.network.state_dict(), {"cell": job.id})
-    curve = [asdict(record) for record in trained.history]
+    save_tensors(job.folder / "weights.safetensors", fitted.tensors, {"cell": job.id})
+    curve = [asdict(record) for record in fitted.history]
     write_json_atomic(job.folder / "history.json", curve)
     artefacts.append(_artefact(job, job.folder / "weights.safetensors", "weights"))
     artefacts.append(_artefact(job, job.folder / "history.json", "history"))
-    best = trained.history[trained.best_pass - 1]
-    n_parameters, n_trainable = parameter_counts(trained.network)
+    best = fitted.history[fitted.best_pass - 1]
     outcome = {
         "result": {
-            "n_parameters": n_parameters,
-            "n_trainable": n_trainable,
-            "training_seconds": trained.training_seconds,
+            "n_parameters": fitted.n_parameters,
+            "n_trainable": fitted.n_trainable,
+            "training_seconds": fitted.training_seconds,
             "prediction_seconds": prediction_seconds,
-            "passes": len(trained.history),
-            "best_pass": trained.best_pass,
+            "passes": len(fitted.history),
+            "best_pass": fitted.best_pass,
             "validation_macro_f1": best.validation_macro_f1,
             "validation_accuracy": best.validation_accuracy,
-            "train_stage_counts": list(trained.train_stage_counts),
+            "train_stage_counts": list(fitted.train_stage_counts),
             "device": job.device,
             "threads": job.threads,
         },
@@ -229,7 +202,7 @@ def _run(job: CellJob, report: Callable[[Progress, int], None] | None, checkpoin
         "curve": curve,
         "artefacts": artefacts,
         "environment": _environment(job),
-        "resumed_from_pass": trained.resumed_from_pass,
+        "resumed_from_pass": fitted.resumed_from_pass,
     }
     write_json_atomic(job.folder / OUTCOME, outcome)
     (job.folder / STATE).unlink(missing_ok=True)
