@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def windows(n: int = 4, channels: int = 2, samples: int = SAMPLES) -> torch.Tens
 
 
 def changed(settings: Augmentation, given: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    return augment(given.clone(), settings, np.random.default_rng(seed))
+    return augment(given.clone(), settings, (seed, 0, 0))
 
 
 def only(**settings: object) -> Augmentation:
@@ -51,8 +52,8 @@ def test_each_changes_every_window_when_it_always_happens(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_reproducible_from_the_generator_alone(name: str) -> None:
-    given = windows()
+def test_reproducible_from_the_key_alone(name: str) -> None:
+    given = windows(n=20, samples=1024)
     torch.manual_seed(1)
     first = changed(EACH[name], given, seed=7)
     torch.manual_seed(2)
@@ -131,20 +132,25 @@ def test_the_only_channel_is_never_dropped() -> None:
 
 
 def test_a_constant_displacement_shifts_the_window() -> None:
-    ramp = torch.arange(200, dtype=torch.float32)[None]
-    warped = elastic_warp(ramp, torch.full((200,), 2.5), sigma=1.0)
-    torch.testing.assert_close(warped[0, 10:-10], ramp[0, 10:-10] + 2.5)
-    assert float(warped.max()) <= 199
+    ramp = torch.arange(200, dtype=torch.float32)
+    moved = torch.stack([torch.full((200,), 2.5), torch.full((200,), -7.25)])
+    warped = elastic_warp(ramp.expand(2, 1, 200), moved, torch.tensor([1.0, 2.0]), largest_sigma=2.0)
+    torch.testing.assert_close(warped[0, 0, 10:-10], ramp[10:-10] + 2.5)
+    torch.testing.assert_close(warped[1, 0, 10:-10], ramp[10:-10] - 7.25)
+    assert (float(warped.min()), float(warped.max())) == (0, 199)
 
 
 def test_warp_follows_the_smoothed_displacement() -> None:
     """A ramp shows where each sample was taken from; scipy's Gaussian filter is the reference."""
     random = np.random.default_rng(0)
-    displacement = 35 * random.uniform(-1, 1, 2000)
-    ramp = torch.arange(2000, dtype=torch.float32)[None]
-    warped = elastic_warp(ramp, torch.from_numpy(displacement.astype(np.float32)), sigma=10.0)
-    place = np.arange(2000) + gaussian_filter1d(displacement, 10, mode="constant")
-    np.testing.assert_allclose(warped[0].numpy(), np.clip(place, 0, 1999), atol=1e-2)
+    displacement = 35 * random.uniform(-1, 1, (3, 2000))
+    sigma = (3.0, 10.0, 30.0)
+    ramp = torch.arange(2000, dtype=torch.float32).expand(3, 1, 2000)
+    given = torch.from_numpy(displacement.astype(np.float32))
+    warped = elastic_warp(ramp, given, torch.tensor(sigma), largest_sigma=30.0)
+    for row in range(3):
+        place = np.arange(2000) + gaussian_filter1d(displacement[row], sigma[row], mode="constant")
+        np.testing.assert_allclose(warped[row, 0].numpy(), np.clip(place, 0, 1999), atol=1e-3)
 
 
 def test_warp_moves_all_channels_alike_and_makes_no_new_values() -> None:
@@ -156,13 +162,34 @@ def test_warp_moves_all_channels_alike_and_makes_no_new_values() -> None:
 
 
 def test_one_switch_does_not_change_the_luck_of_the_first_window() -> None:
-    """Whether each augmentation happens is drawn before anything else in a window."""
-    given = windows(n=1)
-    for seed in range(20):
-        alone = changed(only(channel_dropout_probability=0.5), given, seed)
-        with_noise = changed(only(channel_dropout_probability=0.5, noise_probability=0.5), given, seed)
-        dropped = [not result.any(dim=2).all() for result in (alone, with_noise)]
-        assert dropped[0] == dropped[1]
+    """Every window has its draws, used or not."""
+    given = windows(n=40, samples=256)
+    others = {"noise_probability": 0.5, "erase_probability": 0.5, "region_noise_probability": 0.5}
+    alone = changed(only(channel_dropout_probability=0.5), given)
+    with_others = changed(only(channel_dropout_probability=0.5, **others), given)
+    assert torch.equal(alone.any(dim=2), with_others.any(dim=2))
+    assert 10 < int((~alone.any(dim=2)).sum()) < 30
+
+
+@pytest.mark.parametrize("cuts", [(0, 3, 16), (0, 1, 2, 9, 16), tuple(range(17))], ids=str)
+def test_a_part_of_a_batch_is_augmented_as_inside_the_whole(cuts: tuple[int, ...]) -> None:
+    """As processes that share a batch need it."""
+    given, key = windows(n=16), (1, 2, 3)
+    whole = augment(given.clone(), replace(PAPER.augmentation, channel_dropout_probability=0.5), key)
+    parts = [
+        augment(
+            given[first:last].clone(),
+            replace(PAPER.augmentation, channel_dropout_probability=0.5),
+            key,
+            batch=16,
+            first=first,
+        )
+        for first, last in pairwise(cuts)
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
+    untouched = (whole == given).flatten(1).all(dim=1)
+    assert 0 < int(untouched.sum()) < 16
+    assert torch.equal((torch.cat(parts) == given).flatten(1).all(dim=1), untouched)
 
 
 def test_the_published_recipe_uses_the_published_settings() -> None:

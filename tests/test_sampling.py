@@ -87,6 +87,41 @@ def test_the_drawn_epoch_lies_anywhere_in_the_window_alike(tmp_path: Path) -> No
     assert chance(counts[16:21].tolist(), [1] * 5) > WELL_ABOVE
 
 
+def defined(nights: list[PreparedRecording], window: int) -> list[np.ndarray]:
+    """Probability of every first epoch of every night, step by step as docs/network.md defines the draw."""
+    chances = [np.zeros(recording.n_epochs) for recording in nights]
+    corpora = sorted({recording.corpus for recording in nights})
+    for corpus in corpora:
+        members = [index for index, recording in enumerate(nights) if recording.corpus == corpus]
+        of_corpus = 0.5 * len(members) / len(nights) + 0.5 / len(corpora)
+        stages = sorted({int(s) for index in members for s in nights[index].stages() if s >= 0})
+        for stage in stages:
+            holders = [index for index in members if (nights[index].stages() == stage).any()]
+            for index in holders:
+                epochs = np.flatnonzero(nights[index].stages() == stage)
+                last = max(0, nights[index].n_epochs - window)
+                for epoch in epochs:
+                    for shift in range(window):
+                        start = min(max(int(epoch) - shift, 0), last)
+                        chances[index][start] += of_corpus / len(stages) / len(holders) / len(epochs) / window
+    assert sum(float(chance.sum()) for chance in chances) == pytest.approx(1)
+    return chances
+
+
+@pytest.mark.parametrize("window", [1, 5, 31])
+def test_windows_are_drawn_as_defined(nights: list[PreparedRecording], window: int) -> None:
+    """Every night and first epoch at once, against the definition; 31 epochs are longer than some nights."""
+    plan = sampler(nights, window_epochs=window).plan(seed=8, pass_number=3, windows=40_000)
+    observed, expected = [], []
+    for index, probability in enumerate(defined(nights, window)):
+        counts = np.bincount(plan.start[plan.recording == index], minlength=len(probability))
+        assert not counts[probability == 0].any()
+        observed += counts[probability > 0].tolist()
+        expected += probability[probability > 0].tolist()
+    assert sum(observed) == 40_000
+    assert chance(observed, expected) > WELL_ABOVE
+
+
 def test_windows_stay_inside_the_night_and_reach_both_ends(nights: list[PreparedRecording]) -> None:
     plan = sampler(nights).plan(seed=2, pass_number=0, windows=WINDOWS)
     for index, recording in enumerate(nights):

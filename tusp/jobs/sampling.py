@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tusp.datasets.prepared import PreparedRecording
 from tusp.datasets.windows import WindowReader
 from tusp.platform.errors import CellError
-from tusp.platform.stages import N_STAGES
+from tusp.platform.stages import N_STAGES, UNSCORED
 
 
 def channel_choices(recording: PreparedRecording, groups: Sequence[str]) -> list[tuple[int, ...]]:
@@ -51,6 +51,10 @@ class WindowPlan:
     def __len__(self) -> int:
         return len(self.recording)
 
+    def part(self, windows: slice) -> WindowPlan:
+        """Some of the windows."""
+        return WindowPlan(recording=self.recording[windows], start=self.start[windows], channels=self.channels[windows])
+
 
 class BalancedSampler:
     """Draws windows: corpus, then stage, then a night holding it, then one epoch of it, then a window around it.
@@ -58,6 +62,9 @@ class BalancedSampler:
     A corpus is drawn with probability half proportional to its recordings, half uniform; a stage uniformly among those
     the corpus has; a night uniformly among those holding the stage; an epoch uniformly; the window's place around the
     epoch uniformly, as far as the night reaches; one channel of each group uniformly.
+
+    All windows of a pass are drawn at once, one level after the other. Each level is a table: its entries lie one
+    after the other in an array, and what is above it holds the place of its first entry and their number.
     """
 
     def __init__(self, recordings: Sequence[PreparedRecording], *, window_epochs: int, channels: Sequence[str]) -> None:
@@ -69,25 +76,34 @@ class BalancedSampler:
         corpora = sorted({recording.corpus for recording in recordings})
         sizes = np.array([sum(recording.corpus == corpus for recording in recordings) for corpus in corpora])
         self.corpus_probability = 0.5 * sizes / sizes.sum() + 0.5 / len(corpora)
-        stages = [recording.stages() for recording in recordings]
-        self.stage_counts = np.zeros(N_STAGES, np.int64)
-        # epochs[corpus][stage] = list of (recording index, positions of the stage in it)
-        self.epochs: list[dict[int, list[tuple[int, npt.NDArray[np.int64]]]]] = []
+        nights = [recording.stages() for recording in recordings]
+        self.stage_counts = np.bincount(
+            np.concatenate([stages[stages >= 0] for stages in nights]), minlength=N_STAGES
+        ).astype(np.int64)
+        # Every night's stages in one array, and an unscored epoch at the end for what lies beyond a night.
+        self._night_begins = _begins([len(stages) for stages in nights])
+        self._stages = np.concatenate([*nights, [np.int8(UNSCORED)]])
+        self._epochs = _Table()
+        self._holders = _Table()
+        self._by_stage = _Table()
         for corpus in corpora:
-            by_stage: dict[int, list[tuple[int, npt.NDArray[np.int64]]]] = {}
-            for index, recording in enumerate(recordings):
-                if recording.corpus != corpus:
-                    continue
-                for stage in range(N_STAGES):
-                    positions = np.flatnonzero(stages[index] == stage)
+            members = [index for index, recording in enumerate(recordings) if recording.corpus == corpus]
+            of_corpus = []
+            for stage in range(N_STAGES):
+                holders = []
+                for index in members:
+                    positions = np.flatnonzero(nights[index] == stage)
                     if len(positions):
-                        by_stage.setdefault(stage, []).append((index, positions))
-                        self.stage_counts[stage] += len(positions)
-            if not by_stage:
+                        holders.append((index, self._epochs.add(positions)))
+                if holders:
+                    of_corpus.append(self._holders.add(np.array(holders)))
+            if not of_corpus:
                 raise CellError(f"{corpus}: no scored epoch to train on")
-            self.epochs.append(dict(sorted(by_stage.items())))
+            self._by_stage.add(np.array(of_corpus))
         self._reader = WindowReader(recordings, window_epochs=window_epochs)
-        self.choices = [np.array(channel_choices(recording, channels)) for recording in recordings]
+        self._choices = _Table()
+        for recording in recordings:
+            self._choices.add(np.array(channel_choices(recording, channels)))
 
     @property
     def n_scored(self) -> int:
@@ -97,20 +113,20 @@ class BalancedSampler:
     def plan(self, *, seed: int, pass_number: int, windows: int) -> WindowPlan:
         """The windows of one pass; the same for the same arguments, whatever was drawn before."""
         random = np.random.default_rng(np.random.SeedSequence([seed, pass_number, 0x5A]))
-        recording = np.empty(windows, np.int64)
-        start = np.empty(windows, np.int64)
-        channels = np.empty((windows, self.choices[0].shape[1]), np.int64)
-        corpora = random.choice(len(self.epochs), size=windows, p=self.corpus_probability)
-        for window in range(windows):
-            by_stage = self.epochs[corpora[window]]
-            nights = by_stage[list(by_stage)[random.integers(len(by_stage))]]
-            index, positions = nights[random.integers(len(nights))]
-            epoch = positions[random.integers(len(positions))]
-            shifted = epoch - random.integers(self.window_epochs)
-            recording[window] = index
-            start[window] = min(max(shifted, 0), max(0, self.n_epochs[index] - self.window_epochs))
-            channels[window] = self.choices[index][random.integers(len(self.choices[index]))]
-        return WindowPlan(recording=recording, start=start, channels=channels)
+        corpus = random.choice(len(self.corpus_probability), size=windows, p=self.corpus_probability)
+        of_stage = self._by_stage.draw(random, corpus)
+        recording, of_night = self._holders.draw(random, of_stage).T
+        epoch = self._epochs.draw(random, of_night)
+        start = epoch - random.integers(self.window_epochs, size=windows)
+        start = np.clip(start, 0, np.maximum(0, self.n_epochs[recording] - self.window_epochs))
+        return WindowPlan(recording=recording, start=start, channels=self._choices.draw(random, recording))
+
+    def stages(self, plan: WindowPlan) -> npt.NDArray[np.int64]:
+        """Stages [n, T] of the windows of a plan; -1 where unscored and beyond the end of a night."""
+        epoch = plan.start[:, None] + np.arange(self.window_epochs)
+        at = np.where(epoch < self.n_epochs[plan.recording, None], self._night_begins[plan.recording, None] + epoch, -1)
+        found: npt.NDArray[np.int64] = self._stages[at].astype(np.int64)
+        return found
 
     def gather(self, plan: WindowPlan, windows: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Signals [n, channels, T * 3840] and stages [n, T] of some windows of a plan.
@@ -119,9 +135,35 @@ class BalancedSampler:
         """
         import torch  # numpy converts one value after the other, torch with vector instructions
 
-        nights, starts = plan.recording[windows], plan.start[windows]
-        halves = self._reader.signals(nights, starts, plan.channels[windows])
-        return (
-            torch.from_numpy(halves).to(torch.float32).numpy(),
-            self._reader.stages(nights, starts).astype(np.int64),
-        )
+        part = plan.part(windows)
+        halves = self._reader.signals(part.recording, part.start, part.channels)
+        return torch.from_numpy(halves).to(torch.float32).numpy(), self.stages(part)
+
+
+class _Table:
+    """Groups of rows, one after the other."""
+
+    def __init__(self) -> None:
+        self._groups: list[npt.NDArray[np.int64]] = []
+        self._rows: npt.NDArray[np.int64] | None = None
+
+    def add(self, rows: npt.NDArray[np.int64]) -> int:
+        """Append a group, which is not empty; returns its number."""
+        self._groups.append(rows)
+        return len(self._groups) - 1
+
+    def draw(self, random: np.random.Generator, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """One row, uniformly, of each of these groups."""
+        if self._rows is None:
+            self._rows = np.concatenate(self._groups).astype(np.int64)
+            self._sizes = np.array([len(group) for group in self._groups])
+            self._first = _begins(self._sizes)
+            self._groups = []
+        drawn: npt.NDArray[np.int64] = self._rows[self._first[groups] + random.integers(self._sizes[groups])]
+        return drawn
+
+
+def _begins(sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Where each of several pieces begins when they lie one after the other."""
+    ends = np.cumsum(sizes)
+    return np.concatenate([[0], ends[:-1]]).astype(np.int64)

@@ -107,11 +107,16 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 def _cpu() -> Finding:
     cores, flags = environment.usable_cores(), environment.cpu_flags()
-    fast = [flag for flag in flags if "bf16" in flag]
     says = f"{cores} usable cores, {environment.cpu_model() or 'unknown model'} ({', '.join(flags) or 'no AVX2'})"
+    auto = "bf16" if environment.computes_bf16(flags) else "float32 (no bf16 here)"
     if cores < 2:
-        return Finding(name="cpu", state="warning", says=says, remedy="two cores or more let cells run side by side")
-    return Finding(name="cpu", state="ok", says=says + ("" if fast else "; no bf16, so training is in 32 bit"))
+        return Finding(
+            name="cpu",
+            state="warning",
+            says=f"{says}; precision auto is {auto}",
+            remedy="two cores or more let cells run side by side",
+        )
+    return Finding(name="cpu", state="ok", says=f"{says}; precision auto is {auto}")
 
 
 def _memory() -> Finding:
@@ -136,11 +141,15 @@ def _gpu() -> Finding:
     if not listed:
         return Finding(name="gpu", state="ok", says="none: training runs on the CPU")
     names = "; ".join(line.strip() for line in listed.splitlines())
-    code = "import torch, json; print(json.dumps([torch.cuda.is_available(), torch.version.cuda]))"
+    code = (
+        "import torch, json; usable = torch.cuda.is_available(); "
+        "print(json.dumps([usable, torch.version.cuda, usable and torch.cuda.get_device_capability()]))"
+    )
     answer = _output([sys.executable, "-c", code], timeout=_GPU_SECONDS)
-    usable, built_for = json.loads(answer) if answer else (False, None)
+    usable, built_for, capability = json.loads(answer) if answer else (False, None, ())
     if usable:
-        return Finding(name="gpu", state="ok", says=f"{names} (CUDA {built_for})")
+        auto = "bf16" if tuple(capability) >= environment.BF16_CAPABILITY else "float32 (no bf16 here)"
+        return Finding(name="gpu", state="ok", says=f"{names} (CUDA {built_for}); precision auto is {auto}")
     if built_for is None:
         remedy = "install the CUDA build of torch"
         return Finding(

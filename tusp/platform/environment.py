@@ -19,6 +19,9 @@ PACKAGES: Final = (
 """Packages whose versions are recorded with every submission and attempt."""
 
 GIT_TIMEOUT_S: Final = 5.0
+BF16_CAPABILITY: Final = (8, 0)
+"""CUDA compute capability from which on a card computes in bfloat16."""
+
 _CPU_FLAGS: Final = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
 
@@ -116,6 +119,11 @@ def cpu_flags() -> list[str]:
     """Those instruction sets of the CPU that matter for training: AVX2, AVX-512, bf16, AMX."""
     flags = set((_cpuinfo("flags") or "").split())
     return [flag for flag in _CPU_FLAGS if flag in flags]
+
+
+def computes_bf16(flags: Iterable[str]) -> bool:
+    """Whether a CPU with these instruction sets computes in bfloat16 rather than emulating it."""
+    return any(flag in ("avx512_bf16", "amx_bf16") for flag in flags)
 
 
 def memory_bytes() -> int | None:
