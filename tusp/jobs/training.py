@@ -218,8 +218,8 @@ class Trainer:
     def _step(self, plan: WindowPlan, step: int) -> float:
         size = self.recipe.batch_size
         signals, stages = self.sampler.gather(plan, slice(step * size, (step + 1) * size))
-        random = np.random.default_rng(np.random.SeedSequence([self.seed, self.progress.pass_number, step, 0xA6]))
-        batch = augment(torch.from_numpy(signals).to(self.device), self.recipe.augmentation, random)
+        key = (self.seed, self.progress.pass_number, step)
+        batch = augment(torch.from_numpy(signals).to(self.device), self.recipe.augmentation, key)
         loss = self.loss(self.network(batch), torch.from_numpy(stages).to(self.device))
         value = float(loss.detach())
         if not math.isfinite(value):
