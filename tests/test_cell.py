@@ -89,7 +89,14 @@ def checksums(outcome: Any) -> dict[str, str]:
 
 def judged(outcome: Any) -> dict[str, Any]:
     """What must not depend on when and how often a cell was cut."""
-    times = {"training_seconds", "prediction_seconds"}
+    times = {
+        "training_seconds",
+        "prediction_seconds",
+        "device_seconds",
+        "peak_memory_bytes",
+        "inference_epochs_per_second",
+        "energy_joules",
+    }
     return {
         "result": {key: value for key, value in outcome["result"].items() if key not in times},
         "counts": outcome["counts"],

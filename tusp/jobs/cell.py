@@ -28,6 +28,7 @@ from safetensors.numpy import save
 from tusp.datasets.prepared import PreparedRecording, open_prepared
 from tusp.datasets.splits import corpus_of
 from tusp.jobs.checkpoints import STATE, save_tensors, with_sorted_header
+from tusp.jobs.cost import Meter
 from tusp.jobs.fitting import Fitted, Report, fit_estimator, fit_network
 from tusp.jobs.job import CellJob, Outcome
 from tusp.jobs.recipes import recipe_from_settings
@@ -153,6 +154,15 @@ def run_cell(
 
 def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outcome:
     torch.set_num_threads(job.threads)
+    meter = Meter(device=job.device, devices=job.gpus if job.device.startswith("cuda") else job.threads)
+    with meter.whole():
+        fitted, counts, artefacts, prediction_seconds = _fit_and_judge(job, meter, report, checkpoint_seconds)
+    return _complete(job, fitted, counts, artefacts, prediction_seconds, meter)
+
+
+def _fit_and_judge(
+    job: CellJob, meter: Meter, report: Report | None, checkpoint_seconds: float
+) -> tuple[Fitted, list[dict[str, Any]], list[dict[str, Any]], float]:
     try:
         fitted = _fit(job, report, checkpoint_seconds)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -162,7 +172,8 @@ def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outc
     began = time.monotonic()
     counts, artefacts = [], []
     for recording in _open_nights(job, "test"):
-        probabilities = fitted.predict(recording)
+        with meter.prediction(recording.n_epochs):
+            probabilities = fitted.predict(recording)
         true, predicted = recording.stages(), probabilities.argmax(axis=1)
         for rule in RULES:
             mask = rule_mask(true, rule)
@@ -177,7 +188,18 @@ def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outc
             )
         path = _keep_prediction(job, recording, probabilities)
         artefacts.append(_artefact(job, path, "predictions", f"{recording.corpus}/{recording.name}"))
-    prediction_seconds = time.monotonic() - began
+    return fitted, counts, artefacts, time.monotonic() - began
+
+
+def _complete(
+    job: CellJob,
+    fitted: Fitted,
+    counts: list[dict[str, Any]],
+    artefacts: list[dict[str, Any]],
+    prediction_seconds: float,
+    meter: Meter,
+) -> Outcome:
+    """Write what is left to write, the outcome last, and remove the checkpoints."""
     save_tensors(job.folder / "weights.safetensors", fitted.tensors, {"cell": job.id})
     curve = [asdict(record) for record in fitted.history]
     write_json_atomic(job.folder / "history.json", curve)
@@ -197,6 +219,8 @@ def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outc
             "train_stage_counts": list(fitted.train_stage_counts),
             "device": job.device,
             "threads": job.threads,
+            "macs_per_epoch": fitted.macs_per_epoch,
+            **meter.record(training_seconds=fitted.training_seconds, resumed=fitted.resumed_from_pass is not None),
         },
         "counts": counts,
         "curve": curve,

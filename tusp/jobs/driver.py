@@ -109,7 +109,7 @@ class Driver:
         self.others: set[str] = set()
         """Cells that somebody else is running."""
         self.own_seconds: list[float] = []
-        self.device = "cpu"
+        self.device, self.gpus = "cpu", 0.0
         self._claimed_at: dict[str, float] = {}
         self._last_heartbeat = self._last_look = 0.0
 
@@ -135,6 +135,7 @@ class Driver:
             nights={corpus: {name: str(path) for name, path in n.items()} for corpus, n in task.nights.items()},
             device=self.device,
             threads=self.resources.cpus_per_cell,
+            gpus=self.gpus,
         )
 
     def _record(self, cell: str, outcome: Mapping[str, Any]) -> None:
@@ -209,7 +210,7 @@ class Driver:
         gpus = self.resources.gpus_per_cell
         if gpus is None:
             gpus = 1.0 if cluster.gpus >= 1 else 0.0
-        self.device = "cuda" if gpus else "cpu"
+        self.device, self.gpus = ("cuda" if gpus else "cpu"), gpus
         cpus = self.resources.cpus_per_cell
         slots = slot_count(cluster, cpus=cpus, gpus=gpus, cells=len(self.tasks))
         arms: dict[str, list[str]] = {}

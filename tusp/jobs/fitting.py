@@ -16,6 +16,7 @@ import torch
 
 from tusp.datasets.prepared import PreparedRecording
 from tusp.jobs.checkpoints import load_checkpoint, save_checkpoint
+from tusp.jobs.cost import multiply_accumulates
 from tusp.jobs.job import CellJob
 from tusp.jobs.prediction import Probabilities, predict_night
 from tusp.jobs.recipes import Recipe
@@ -41,6 +42,8 @@ class Fitted:
     """All that was learned, by name."""
     n_parameters: int
     n_trainable: int
+    macs_per_epoch: float | None
+    """Multiply-accumulates of one epoch; None for an estimator."""
     history: Sequence[PassRecord]
     best_pass: int
     training_seconds: float
@@ -101,6 +104,9 @@ def fit_network(
         tensors=trained.network.state_dict(),
         n_parameters=n_parameters,
         n_trainable=n_trainable,
+        macs_per_epoch=multiply_accumulates(
+            trained.network, n_channels=len(channels), window_epochs=recipe.window_epochs
+        ),
         history=trained.history,
         best_pass=trained.best_pass,
         training_seconds=trained.training_seconds,
@@ -172,6 +178,7 @@ def fit_estimator(
         tensors={name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in estimator.tensors().items()},
         n_parameters=estimator.n_parameters,
         n_trainable=estimator.n_parameters,
+        macs_per_epoch=None,
         history=[record],
         best_pass=1,
         training_seconds=seconds,

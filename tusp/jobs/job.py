@@ -23,6 +23,8 @@ class CellJob:
     """Folder of every prepared recording, by corpus and recording."""
     device: str = "cpu"
     threads: int = 1
+    gpus: float = 0.0
+    """GPUs it holds, or the fraction of one."""
 
     @property
     def folder(self) -> Path:
