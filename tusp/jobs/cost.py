@@ -42,8 +42,9 @@ def multiply_accumulates(network: nn.Module, *, n_channels: int, window_epochs: 
     cheaper form of the same function is counted in the form that was published.
     """
     model = copy.deepcopy(network).to("cpu").eval()
-    if hasattr(model, "use_plain_form"):
-        model.use_plain_form()
+    plain = getattr(model, "use_plain_form", None)
+    if callable(plain):
+        plain()
     counted: list[int] = []
     hooks = _recurrent(model, counted)
     counter = FlopCounterMode(display=False)

@@ -102,14 +102,19 @@ def context(full: Arm, recipe: Mapping[str, Any]) -> Arms:
     own = recipe["window_epochs"]
     arms = {FULL: full}
     for length in (1, 11, 31):
-        if length == own:
-            continue
-        strides = {
-            name: max(1, round(recipe[name] * length / own)) for name in ("prediction_stride", "validation_stride")
-        }
-        batch = max(1, round(recipe["batch_size"] * own / length))
-        arms[f"context-{length}"] = _with(full, window_epochs=length, batch_size=batch, **strides)
+        if length != own:
+            arms[f"context-{length}"] = _with(full, **_context(recipe, length))
     return arms
+
+
+def _context(recipe: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Changes to a recipe for windows of ``length`` epochs: as many epochs a batch, strides in the same proportion."""
+    share = length / recipe["window_epochs"]
+    return {
+        "window_epochs": length,
+        "batch_size": max(1, round(recipe["batch_size"] / share)),
+        **{name: max(1, round(recipe[name] * share)) for name in ("prediction_stride", "validation_stride")},
+    }
 
 
 # Pooling steps whose product with the decimation still divides an epoch.
@@ -138,7 +143,10 @@ def all_networks(full: Arm, recipe: Mapping[str, Any], names: Sequence[str] = ()
     for name in names or [name for name in family_names() if name != full.family]:
         family = family_called(name)
         settings = family.settings_from({"n_channels": len(full.channels)})
-        arms[name] = Arm(family=name, settings=settings, channels=full.channels, recipe=dict(family.recipe))
+        changes = dict(family.recipe)
+        if changes and recipe["name"].partition("+")[0] != "paper":
+            changes = _context(recipe, changes.get("window_epochs", recipe["window_epochs"]))
+        arms[name] = Arm(family=name, settings=settings, channels=full.channels, recipe=changes)
     return arms
 
 

@@ -38,7 +38,8 @@ class Family:
 
     kind: Literal["network", "estimator"] = "network"
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the recipe that belong to the architecture (the context it was published with)."""
+    """Settings of the recipe that it was published with. Under recipe `paper` all of them hold; under the others only
+    its context (``window_epochs``) does, so that networks are compared under one training."""
 
     def settings_from(self, values: Mapping[str, Any]) -> Any:
         """The settings with some values given, from a plan or a command line.
@@ -55,6 +56,10 @@ class Family:
 
 BUILT_IN: Final[Mapping[str, str]] = {
     "tinyustaging": "tusp.models.own:TINYUSTAGING",
+    "usleep": "tusp.models.others:USLEEP",
+    "deepsleepnet": "tusp.models.others:DEEPSLEEPNET",
+    "tinysleepnet": "tusp.models.others:TINYSLEEPNET",
+    "chambon2018": "tusp.models.others:CHAMBON2018",
 }
 """Module and object of every built-in family."""
 
