@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +18,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from training_nights import small_network
 
+from tusp.models import native
 from tusp.models.ablations import ABLATIONS, arms_of
 from tusp.models.attention import ChannelSpatialJointAttention, SqueezeExcitation
 from tusp.models.config import NetworkConfig, config_from_settings
+from tusp.models.losses import build_loss
 from tusp.models.tinyustaging import ConvBlock, TinyUStaging, UpBlock, build_network, parameter_counts
 from tusp.platform.errors import UserError
 
@@ -201,6 +208,147 @@ def test_the_whole_network_is_the_same_in_both_forms() -> None:
         torch.testing.assert_close(network(signal), fast, rtol=0, atol=1e-5)
 
 
+# --- compiled blocks ---
+
+compiled = pytest.mark.skipif(native.native().library is None, reason=native.native().reason)
+
+
+def two_forms(
+    network: TinyUStaging, epochs: int = 3, **call: int
+) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Output, and gradients and buffers after one backward pass, of the compiled and of the plain form (in double)."""
+    torch.manual_seed(1)
+    signal = torch.randn(2, network.config.n_channels, epochs * 3840)
+    toward = torch.randn(2, 5, epochs * 3840 // call.get("window", 3840))
+    results = []
+    for form in (copy.deepcopy(network), copy.deepcopy(network).double()):
+        given = signal.to(next(form.parameters()).dtype, copy=True)
+        given.requires_grad_(True)
+        form.use_plain_form(given.dtype == torch.float64)
+        logits = form(given, **call)
+        (logits * toward.to(logits.dtype)).sum().backward()
+        values = {name: parameter.grad for name, parameter in form.named_parameters()}
+        assert given.grad is not None
+        results.append((logits.detach(), {**values, **dict(form.named_buffers()), "signal": given.grad}))
+    return results
+
+
+@compiled
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"pools": (10, 8, 6, 4), "input_decimation": 1},
+        {"pools": (3, 5, 2), "input_decimation": 1, "dilation": 3},
+        {"pools": (16, 15), "kernel_size": 3, "input_decimation": 1},
+        {"kernel_size": 4, "dilation": 1},
+        {"kernel_size": 1},
+        {"n_channels": 1, "complexity_factor": 0.7},
+        {"csja_combine": "add", "csja_kernel": 8},
+        {"csja_where": "classifier"},
+        {"csja": False, "se_classifier": False},
+        {"csja": False, "se_bottom": False},
+    ],
+    ids=str,
+)
+def test_compiled_blocks_give_the_plain_form_and_its_gradients(change: dict[str, Any], training: bool) -> None:
+    network = lived_in(made(small_network(**change)))
+    assert isinstance(network, TinyUStaging)
+    (fast, fast_gradients), (plain, plain_gradients) = two_forms(network.train(training))
+    torch.testing.assert_close(fast.double(), plain, rtol=0, atol=1e-5)
+    assert fast_gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
+        scale = float(gradient.abs().max())
+        error = float((fast_gradients[name].double() - gradient).abs().max())
+        assert error <= 1e-5 * max(1.0, scale) + 1e-4 * scale, name
+
+
+@compiled
+def test_compiled_blocks_at_full_width_give_the_gradients_of_the_loss() -> None:
+    torch.manual_seed(0)
+    signal, stages = torch.randn(2, 2, 4 * 3840), torch.randint(0, 5, (2, 4))
+    loss = build_loss("focal+dice", class_weights=(0.2, 0.3, 0.2, 0.2, 0.2), gamma=2.0)
+    gradients = []
+    for plain in (False, True):
+        network = made(FULL).train()
+        network.use_plain_form(plain)
+        loss(network(signal), stages).backward()
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    for name, gradient in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=0, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize("window", [1, 3, 128, 3840, 7680])
+def test_compiled_blocks_average_over_any_window(window: int) -> None:
+    network = lived_in(made(small_network(input_decimation=1, pools=(8, 6, 4, 10))))
+    assert isinstance(network, TinyUStaging)
+    (fast, _), (plain, _) = two_forms(network.train(), epochs=2, window=window)
+    torch.testing.assert_close(fast.double(), plain, rtol=0, atol=1e-5)
+
+
+@compiled
+def test_compiled_blocks_repeat_their_bits_and_hardly_depend_on_threads() -> None:
+    network = made(small_network()).train()
+    signal = torch.randn(3, 2, 7 * 3840)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 1, 2, 2, 3):
+            torch.set_num_threads(threads)
+            network.zero_grad()
+            logits = network(signal)
+            logits.square().sum().backward()
+            results.append([logits.detach(), *(parameter.grad.clone() for parameter in network.parameters())])
+    finally:
+        torch.set_num_threads(before)
+    for one, other in ((0, 1), (2, 3)):
+        assert all(torch.equal(a, b) for a, b in zip(results[one], results[other], strict=True))
+    for other in (2, 4):
+        for a, b in zip(results[0], results[other], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_not_a_number_is_not_hidden_by_the_compiled_blocks() -> None:
+    network = made(small_network()).train()
+    signal = torch.randn(1, 2, 2 * 3840)
+    signal[0, 0, 100] = float("nan")
+    assert network(signal).isnan().any()
+
+
+@compiled
+def test_compiled_blocks_are_used_for_float32_on_processors_alone() -> None:
+    signal = torch.randn(1, 2, 3840)
+    assert native.usable(signal)
+    assert not native.usable(signal.double())
+    assert not native.usable(signal.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not native.usable(signal)
+
+
+def _status_in(environment: dict[str, str]) -> str:
+    code = "import torch; from tusp.models import native; print(native.status())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip() + "|" + done.stderr.strip()
+
+
+def test_a_machine_without_a_compiler_says_so_and_still_runs(tmp_path: Path) -> None:
+    said = _status_in({"PATH": str(tmp_path), "TUSP_NATIVE_CACHE": str(tmp_path)})
+    assert said.startswith("off (no C++ compiler")
+    assert "compiled network blocks are not used" in said
+    broken = tmp_path / "c++"
+    broken.write_text("#!/bin/sh\necho 'error: out of paper' >&2; exit 1\n")
+    broken.chmod(0o755)
+    assert "off (could not be built or loaded: c++ failed: error: out of paper)" in _status_in(
+        {"PATH": f"{tmp_path}:/usr/bin:/bin", "TUSP_NATIVE_CACHE": str(tmp_path)}
+    )
+    assert _status_in({"TUSP_NATIVE": "0"}) == "off (switched off by TUSP_NATIVE=0)|"
+
+
 # --- blocks ---
 
 
@@ -327,6 +475,7 @@ def test_a_finer_window_uses_the_same_weights() -> None:
         assert network(signal, window=128).shape == (2, 5, 90)
         # Tanh features are averaged over the window: a window of the whole input is the mean of all.
         features = {}
+        network.use_plain_form()  # the compiled form calls no module inside, so that a hook there sees nothing
         network.classifier.mix.register_forward_hook(lambda *call: features.update(mixed=call[-1]))
         whole = network(signal, window=3 * 3840)
         pooled = torch.tanh(features["mixed"]).mean(dim=2, keepdim=True)

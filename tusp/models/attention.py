@@ -36,9 +36,12 @@ class SqueezeExcitation(nn.Module):
         self.squeeze = nn.Linear(channels, squeezed)
         self.excite = nn.Linear(squeezed, channels)
 
+    def gate(self, mean: Tensor) -> Tensor:
+        """The gate [batch, channels] for the channels' means over time."""
+        return torch.sigmoid(self.excite(functional.elu(self.squeeze(mean))))
+
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.excite(functional.elu(self.squeeze(x.mean(dim=2))))
-        return x * torch.sigmoid(gate).unsqueeze(2)
+        return x * self.gate(x.mean(dim=2)).unsqueeze(2)
 
 
 class ChannelSpatialJointAttention(nn.Module):

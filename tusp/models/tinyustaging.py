@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tusp.models import fused, native
 from tusp.models.attention import ChannelSpatialJointAttention, SqueezeExcitation, glorot_
 from tusp.models.config import SAMPLES_PER_EPOCH, NetworkConfig
 from tusp.platform.errors import UserError
@@ -40,6 +41,17 @@ class ConvBlock(nn.Module):
         if self.pad_by_hand:
             x = functional.pad(x, self.padding)
         return self.norm(functional.elu(self.convolution(x), inplace=True))  # type: ignore[no-any-return]
+
+    def fused(self, *sources: fused.Stored) -> fused.Stored:
+        """The same through compiled code; the inputs are the joined channels of ``sources``."""
+        return fused.convolution(self.convolution, self.norm, *sources, padding=self.padding)
+
+
+def _twice(blocks: nn.Module, *sources: fused.Stored) -> fused.Stored:
+    first, second = blocks.children()
+    assert isinstance(first, ConvBlock)
+    assert isinstance(second, ConvBlock)
+    return second.fused(first.fused(*sources))
 
 
 def phase_taps(factor: int) -> Tensor:
@@ -91,6 +103,10 @@ class UpBlock(nn.Module):
             raised = raised + bias[:, None]
         return self.norm(functional.elu(raised, inplace=True))  # type: ignore[no-any-return]
 
+    def fused(self, source: fused.Stored) -> fused.Stored:
+        """The same through compiled code."""
+        return fused.up_sampling(self.convolution, self.norm, source)
+
 
 class RandomWindowClassifier(nn.Module):
     """Full-rate features to one prediction per window: 1x1 conv (tanh), mean over the window, two 1x1 convs.
@@ -109,6 +125,12 @@ class RandomWindowClassifier(nn.Module):
         pooled = functional.avg_pool1d(torch.tanh(self.mix(x)), window)
         return self.output(functional.elu(self.stage(pooled)))  # type: ignore[no-any-return]
 
+    def fused(self, source: fused.Stored, window: int, se: SqueezeExcitation | None) -> Tensor:
+        """The same through compiled code, behind squeeze-and-excitation."""
+        gate = se.gate(source.mean()) if se is not None else None
+        pooled = fused.head(self.mix, source, gate, window)
+        return self.output(functional.elu(self.stage(pooled)))  # type: ignore[no-any-return]
+
 
 class TinyUStaging(nn.Module):
     """The network of ``config``.
@@ -121,6 +143,7 @@ class TinyUStaging(nn.Module):
     def __init__(self, config: NetworkConfig, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.plain = False
         widths, kernel, momentum = config.widths, config.kernel_size, config.norm_momentum
         levels = len(config.pools)
         self.encoder = nn.ModuleList()
@@ -170,6 +193,8 @@ class TinyUStaging(nn.Module):
             )
         if self.config.input_decimation > 1:
             x = functional.avg_pool1d(x, self.config.input_decimation)
+        if not self.plain and native.usable(x):
+            return self._fused(x, window // self.config.input_decimation)
         in_encoder = self.csja is not None and self.config.csja_where == "encoder"
         skips = []
         for level, (block, pool) in enumerate(zip(self.encoder, self.config.pools, strict=True)):
@@ -190,8 +215,32 @@ class TinyUStaging(nn.Module):
             x = self.se_classifier(x)
         return self.classifier(x, window // self.config.input_decimation)  # type: ignore[no-any-return]
 
+    def _fused(self, x: Tensor, window: int) -> Tensor:
+        """``forward`` through compiled code; the normalised tensors exist only where attention needs them."""
+        in_encoder = self.csja is not None and self.config.csja_where == "encoder"
+        skips = []
+        here = fused.Stored(values=x)
+        for level, (block, pool) in enumerate(zip(self.encoder, self.config.pools, strict=True)):
+            here = _twice(block, here)
+            skips.append(here)
+            pooled = fused.max_pool(here, pool)
+            if level == 0 and in_encoder:
+                assert self.csja is not None
+                pooled = self.csja(pooled)
+            here = fused.Stored(values=pooled)
+        here = _twice(self.bottom, here)
+        if self.se_bottom is not None:
+            here = fused.Stored(values=self.se_bottom(here.normalised()))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            assert isinstance(up, UpBlock)
+            here = _twice(block, skips.pop(), up.fused(here))
+        if self.csja is not None and not in_encoder:
+            here = fused.Stored(values=self.csja(here.normalised()))
+        return self.classifier.fused(here, window, self.se_classifier)
+
     def use_plain_form(self, plain: bool = True) -> None:
-        """Compute up-sampling blocks as written instead of at the low rate (same weights, same answer, slower)."""
+        """Compute everything as written: no compiled code, no low rate (same weights, same answer, slower)."""
+        self.plain = plain
         for block in self.up:
             assert isinstance(block, UpBlock)
             block.plain = plain

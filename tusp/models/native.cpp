@@ -1,0 +1,682 @@
+// The blocks of the network for processors: each is one trip over memory, tile by tile, with everything between in cache.
+//
+// Tensors are float32 [windows, channels, samples], contiguous. Vectors run along time, so that no lane is wasted
+// whatever the number of channels. Work is cut into tiles; every thread takes a contiguous share of them and keeps sums
+// of its own, which are added in the order of the threads: the same number of threads gives the same bits.
+//
+// "Stored" values are those after ELU and before batch norm. Whoever reads them applies the batch norm as scale and
+// shift per channel while copying a tile, so the normalised tensor never exists in memory.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include <omp.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int LANES = 16, ROWS = 12;  // 24 of 32 registers hold sums
+#else
+constexpr int LANES = 8, ROWS = 6;  // 12 of 16
+#endif
+constexpr int WIDE = 2 * LANES;  // samples of one step of `product`
+constexpr int GRADIENT = LANES == 16 ? 5 : 3;  // the block of `weight_product` is so many rows by so many terms
+constexpr int64_t TILE = 1024;
+
+typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+
+inline vec load(const float *from) {
+    vec value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+inline void store(float *to, vec value) { std::memcpy(to, &value, sizeof value); }
+#ifdef __AVX512F__
+inline float sum(vec value) { return _mm512_reduce_add_ps(reinterpret_cast<__m512>(value)); }
+#else
+inline float sum(vec value) {
+    float lanes[LANES];
+    store(lanes, value);
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; lane++) lanes[lane] += lanes[lane + width];
+    return lanes[0];
+}
+#endif
+
+// e^x: x = n ln 2 + r, Taylor of degree 7 in r (relative error below 1e-7).
+inline vec exponential(vec x) {
+    const vec least = vec{} - 87.0f, most = vec{} + 88.0f;
+    x = x < least ? least : x;
+    x = x > most ? most : x;
+    const vec magic = vec{} + 12582912.0f;
+    vec n = (x * 1.44269504f + magic) - magic;
+    vec r = x - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    vec p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
+    vec two;
+    std::memcpy(&two, &power, sizeof two);
+    return p * two;
+}
+inline vec elu(vec z) { return z > 0.0f ? z : exponential(z) - 1.0f; }
+inline vec elu_slope(vec e) { return e > 0.0f ? vec{} + 1.0f : e + 1.0f; }  // from ELU's own value
+inline vec tanh_of(vec x) { return 1.0f - 2.0f / (exponential(x * 2.0f) + 1.0f); }
+
+// out[m][t] = sum_k weights[k][m] * in[offset[k] + t] for M rows and two vectors of time.
+template <int M>
+void product(int64_t terms, const float *weights, const int64_t *offset, const float *in, float *out, int64_t stride) {
+    vec a[M], b[M];
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++) a[m] = b[m] = vec{};
+    for (int64_t k = 0; k < terms; k++, weights += M) {
+        const vec x = load(in + offset[k]), y = load(in + offset[k] + LANES);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; m++) {
+            a[m] += weights[m] * x;
+            b[m] += weights[m] * y;
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++) {
+        store(out + m * stride, a[m]);
+        store(out + m * stride + LANES, b[m]);
+    }
+}
+using Product = void (*)(int64_t, const float *, const int64_t *, const float *, float *, int64_t);
+template <int... M>
+Product choose(int rows, std::integer_sequence<int, M...>) {
+    static const Product table[] = {product<M + 1>...};
+    return table[rows - 1];
+}
+
+// gradient[m][k] += sum_t rows[m][t] * in[offset[k] + t] for M rows and K terms.
+template <int M, int K>
+void weight_product(int64_t length, const float *rows, int64_t stride, const float *in, const int64_t *offset,
+                    float *gradient, int64_t terms) {
+    vec total[M][K];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) total[m][k] = vec{};
+    for (int64_t t = 0; t < length; t += LANES) {
+        vec x[K];
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) x[k] = load(in + offset[k] + t);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) {
+            const vec z = load(rows + m * stride + t);
+#pragma GCC unroll 8
+            for (int k = 0; k < K; k++) total[m][k] += z * x[k];
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) gradient[m * terms + k] += sum(total[m][k]);
+}
+using WeightProduct = void (*)(int64_t, const float *, int64_t, const float *, const int64_t *, float *, int64_t);
+template <int... MK>
+WeightProduct choose_weight(int rows, int terms, std::integer_sequence<int, MK...>) {
+    static const WeightProduct table[] = {weight_product<MK / GRADIENT + 1, MK % GRADIENT + 1>...};
+    return table[(rows - 1) * GRADIENT + terms - 1];
+}
+
+// The i-th of the nearly equal parts of `total`, each at most `most`.
+struct Split {
+    int64_t total, parts;
+    Split(int64_t total, int64_t most) : total(total), parts((total + most - 1) / most) {}
+    int64_t start(int64_t part) const { return total * part / parts; }
+    int size(int64_t part) const { return int(start(part + 1) - start(part)); }
+};
+
+// A matrix [rows][terms] packed for `product`, with where each term finds its input.
+struct Packed {
+    int64_t rows, terms;
+    Split blocks;
+    std::vector<float> weights;
+    std::vector<int64_t> offset;
+    template <class Weight, class Offset>
+    Packed(int64_t rows, int64_t terms, Weight weight, Offset where)
+        : rows(rows), terms(terms), blocks(rows, ROWS), weights(rows * terms), offset(terms) {
+        for (int64_t k = 0; k < terms; k++) offset[k] = where(k);
+        for (int64_t block = 0; block < blocks.parts; block++) {
+            const int64_t first = blocks.start(block), size = blocks.size(block);
+            float *to = weights.data() + first * terms;
+            for (int64_t k = 0; k < terms; k++)
+                for (int64_t m = 0; m < size; m++) to[k * size + m] = weight(first + m, k);
+        }
+    }
+    // out[row][0..length) for all rows; length is rounded up to a multiple of WIDE.
+    void apply(const float *in, int64_t length, float *out, int64_t stride) const {
+        for (int64_t block = 0; block < blocks.parts; block++) {
+            const int64_t first = blocks.start(block);
+            const Product run = choose(blocks.size(block), std::make_integer_sequence<int, ROWS>{});
+            for (int64_t t = 0; t < length; t += WIDE)
+                run(terms, weights.data() + first * terms, offset.data(), in + t, out + first * stride + t, stride);
+        }
+    }
+};
+
+// gradient[row][k] += sum_t rows[row][t] * in[offset[k] + t].
+void weight_gradient(int64_t count, int64_t length, const float *rows, int64_t stride, const float *in,
+                     const std::vector<int64_t> &offset, float *gradient) {
+    const int64_t terms = int64_t(offset.size());
+    const Split by_row(count, GRADIENT), by_term(terms, GRADIENT);
+    for (int64_t i = 0; i < by_row.parts; i++)
+        for (int64_t j = 0; j < by_term.parts; j++) {
+            const int64_t row = by_row.start(i), k = by_term.start(j);
+            choose_weight(by_row.size(i), by_term.size(j), std::make_integer_sequence<int, GRADIENT * GRADIENT>{})(
+                length, rows + row * stride, stride, in, offset.data() + k, gradient + row * terms + k, terms);
+        }
+}
+
+int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+float *scratch(int which, int64_t size) {
+    static thread_local std::vector<float> kept[5];
+    if (int64_t(kept[which].size()) < size + 16) kept[which].resize(size + 16);
+    const auto address = reinterpret_cast<uintptr_t>(kept[which].data());
+    return reinterpret_cast<float *>((address + 63) / 64 * 64);
+}
+
+struct Tiles {
+    int64_t windows, samples, length, each;
+    Tiles(int64_t windows, int64_t samples, int64_t most, int64_t multiple) : windows(windows), samples(samples) {
+        each = std::max<int64_t>(1, (samples + most - 1) / most);
+        length = up_to((samples + each - 1) / each, multiple);
+        each = (samples + length - 1) / length;
+    }
+    int64_t count() const { return windows * each; }
+};
+
+// Calls work(tile, thread) for every tile, a contiguous share per thread.
+template <class Work>
+void share(int64_t count, int threads, Work work) {
+#pragma omp parallel num_threads(threads)
+    {
+        const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
+        for (int64_t i = count * thread / all; i < count * (thread + 1) / all; i++) work(i, int(thread));
+    }
+}
+
+// Sums of every thread, added in the order of the threads into `to`.
+template <class Number>
+struct Sums {
+    int64_t size;
+    std::vector<std::vector<Number>> parts;
+    Sums(int64_t size, int threads) : size(size), parts(threads) {}
+    Number *of(int thread) {
+        if (parts[thread].empty()) parts[thread].assign(size, 0);
+        return parts[thread].data();
+    }
+    template <class To>
+    void into(To *to) const {
+        for (int64_t i = 0; i < size; i++) {
+            Number total = 0;
+            for (const auto &part : parts)
+                if (!part.empty()) total += part[i];
+            to[i] = To(total);
+        }
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// One tensor that a block reads: values [windows, channels, samples], and scale and shift [channels] or null.
+struct Source {
+    const float *values;
+    const float *scale;
+    const float *shift;
+    int64_t channels;
+    float *gradient;        // of the values; null where none is wanted
+    double *scale_gradient;  // [channels, 2]: of scale and of shift; null like scale
+};
+}
+
+namespace {
+
+// Normalised rows of a source over [from, from + length), zero outside the samples; the rest up to `stride` is zero too.
+void copy_rows(const Source &source, int64_t window, int64_t samples, int64_t from, int64_t length, float *to,
+               int64_t stride) {
+    const int64_t first = std::max<int64_t>(from, 0), last = std::min(from + length, samples);
+    for (int64_t c = 0; c < source.channels; c++, to += stride) {
+        const float *row = source.values + (window * source.channels + c) * samples;
+        int64_t t = first - from;
+        std::fill(to, to + std::max<int64_t>(t, 0), 0.0f);
+        const int64_t end = std::max(last - from, t);
+        if (source.scale) {
+            const float scale = source.scale[c], shift = source.shift[c];
+            for (; t + LANES <= end; t += LANES) store(to + t, load(row + from + t) * scale + shift);
+            for (; t < end; t++) to[t] = row[from + t] * scale + shift;
+        } else if (end > t) {
+            std::memcpy(to + t, row + from + t, (end - t) * sizeof(float));
+        }
+        std::fill(to + end, to + stride, 0.0f);
+    }
+}
+
+// ELU of row + bias into `to`, its sum and its sum of squares added to `sums`.
+void finish_row(const float *row, float bias, int64_t length, float *to, double *sums) {
+    vec total{}, squares{};
+    int64_t t = 0;
+    for (; t + LANES <= length; t += LANES) {
+        const vec e = elu(load(row + t) + bias);
+        store(to + t, e);
+        total += e;
+        squares += e * e;
+    }
+    if (t < length) {
+        vec e = elu(load(row + t) + bias);
+        float rest[LANES];
+        store(rest, e);
+        for (int lane = int(length - t); lane < LANES; lane++) rest[lane] = 0;
+        std::memcpy(to + t, rest, (length - t) * sizeof(float));
+        e = load(rest);
+        total += e;
+        squares += e * e;
+    }
+    sums[0] += sum(total);
+    sums[1] += sum(squares);
+}
+
+// What a block keeps for backward and what comes back to it.
+struct Back {
+    const float *gradient, *values;  // of the stored output; the stored output
+    const double *sum_gradient;       // [windows, channels, 2] of the sums and sums of squares; null for none
+    int64_t channels, samples;
+
+    // Gradient before ELU of one row over [from, from + length), zero outside the samples.
+    void row(int64_t window, int64_t c, int64_t from, int64_t length, float *to) const {
+        const int64_t at = window * channels + c;
+        const float *g = gradient + at * samples, *e = values + at * samples;
+        const float constant = sum_gradient ? float(sum_gradient[at * 2]) : 0;
+        const float slope = sum_gradient ? float(2 * sum_gradient[at * 2 + 1]) : 0;
+        const int64_t first = std::max<int64_t>(from, 0), end = std::min(from + length, samples);
+        int64_t t = std::min(first, from + length);
+        std::fill(to, to + (t - from), 0.0f);
+        for (; t + LANES <= end; t += LANES) {
+            const vec value = load(e + t);
+            store(to + t - from, (load(g + t) + constant + value * slope) * elu_slope(value));
+        }
+        for (; t < end; t++) to[t - from] = (g[t] + constant + e[t] * slope) * (e[t] > 0 ? 1 : e[t] + 1);
+        std::fill(to + std::max(t - from, int64_t(0)), to + length, 0.0f);
+    }
+};
+
+// Writes a source's gradient from the gradient of its normalised rows, and adds that of scale and shift to `sums`.
+void give_back(const Source &source, const float *rows, int64_t stride, int64_t window, int64_t samples, int64_t from,
+               int64_t length, double *sums) {
+    for (int64_t c = 0; c < source.channels; c++, rows += stride) {
+        const int64_t at = (window * source.channels + c) * samples + from;
+        float *to = source.gradient + at;
+        if (!source.scale) {
+            std::memcpy(to, rows, length * sizeof(float));
+            continue;
+        }
+        const float *e = source.values + at;
+        const float scale = source.scale[c];
+        vec by_scale{}, by_shift{};
+        int64_t t = 0;
+        for (; t + LANES <= length; t += LANES) {
+            const vec u = load(rows + t);
+            store(to + t, u * scale);
+            by_scale += u * load(e + t);
+            by_shift += u;
+        }
+        double rest_scale = 0, rest_shift = 0;
+        for (; t < length; t++) {
+            to[t] = rows[t] * scale;
+            rest_scale += rows[t] * e[t];
+            rest_shift += rows[t];
+        }
+        sums[c * 2] += sum(by_scale) + rest_scale;
+        sums[c * 2 + 1] += sum(by_shift) + rest_shift;
+    }
+}
+
+int64_t channels_of(const Source *sources, int64_t count) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < count; i++) total += sources[i].channels;
+    return total;
+}
+
+}  // namespace
+
+extern "C" {
+
+int tusp_lanes() { return LANES; }
+
+// Convolution of the joined sources with weight [outputs, inputs, taps] and bias, then ELU.
+// out [windows, outputs, samples]; sums [windows, outputs, 2].
+void tusp_conv_forward(const Source *sources, int64_t n_sources, int64_t windows, int64_t samples, const float *weight,
+                       const float *bias, int64_t outputs, int64_t taps, int64_t dilation, int64_t left, float *out,
+                       double *sums, int threads) {
+    const int64_t inputs = channels_of(sources, n_sources), reach = (taps - 1) * dilation;
+    const Tiles tiles(windows, samples, TILE, WIDE);
+    const int64_t stride = up_to(tiles.length + reach, WIDE) + LANES, made_stride = tiles.length + LANES;
+    const Packed packed(
+        outputs, inputs * taps, [&](int64_t m, int64_t k) { return weight[m * inputs * taps + k]; },
+        [&](int64_t k) { return k / taps * stride + k % taps * dilation; });
+    Sums<double> totals(windows * outputs * 2, threads);
+    share(tiles.count(), threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+        const int64_t length = std::min(tiles.length, samples - from);
+        float *in = scratch(0, inputs * stride), *made = scratch(1, outputs * made_stride);
+        int64_t first = 0;
+        for (int64_t i = 0; i < n_sources; first += sources[i++].channels)
+            copy_rows(sources[i], window, samples, from - left, length + reach, in + first * stride, stride);
+        packed.apply(in, length, made, made_stride);
+        double *own = totals.of(thread) + window * outputs * 2;
+        for (int64_t m = 0; m < outputs; m++)
+            finish_row(made + m * made_stride, bias[m], length, out + (window * outputs + m) * samples + from,
+                       own + m * 2);
+    });
+    totals.into(sums);
+}
+
+// weight_gradient [outputs, inputs, taps], bias_gradient [outputs]; gradients of the sources where they are wanted.
+void tusp_conv_backward(const Source *sources, int64_t n_sources, int64_t windows, int64_t samples,
+                        const float *weight, int64_t outputs, int64_t taps, int64_t dilation, int64_t left,
+                        const float *gradient, const float *values, const double *sum_gradient, float *weight_gradient_to,
+                        float *bias_gradient, int threads) {
+    const int64_t inputs = channels_of(sources, n_sources), reach = (taps - 1) * dilation;
+    const int64_t ahead = reach - left;           // so many samples before the tile are needed of every output
+    const int64_t start = up_to(ahead, LANES);  // the tile begins there in a row, aligned
+    const bool further = sources[0].gradient != nullptr;
+    const Tiles tiles(windows, samples, TILE, WIDE);
+    const int64_t stride = up_to(start + tiles.length + reach, WIDE) + LANES, made_stride = tiles.length + LANES;
+    const Back back{gradient, values, sum_gradient, outputs, samples};
+    std::vector<int64_t> offset(inputs * taps);
+    for (int64_t k = 0; k < inputs * taps; k++) offset[k] = k / taps * stride + k % taps * dilation;
+    const Packed packed(
+        further ? inputs : 0, outputs * taps,
+        [&](int64_t i, int64_t k) { return weight[(k / taps * inputs + i) * taps + k % taps]; },
+        [&](int64_t k) { return k / taps * stride + start - ahead + (taps - 1 - k % taps) * dilation; });
+    Sums<float> weights(outputs * inputs * taps, threads);
+    Sums<double> biases(outputs, threads), scales(inputs * 2, threads);
+    share(tiles.count(), threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+        const int64_t length = std::min(tiles.length, samples - from);
+        float *in = scratch(0, inputs * stride), *made = scratch(1, inputs * made_stride);
+        float *before = scratch(2, outputs * stride);
+        int64_t first = 0;
+        for (int64_t i = 0; i < n_sources; first += sources[i++].channels)
+            copy_rows(sources[i], window, samples, from - left, length + reach, in + first * stride, stride);
+        double *bias = biases.of(thread);
+        for (int64_t m = 0; m < outputs; m++) {
+            float *row = before + m * stride + start;
+            back.row(window, m, from - ahead, length + reach, row - ahead);
+            std::fill(row + length + left, row - start + stride, 0.0f);
+            vec total{};
+            int64_t t = 0;
+            for (; t + LANES <= length; t += LANES) total += load(row + t);
+            double rest = 0;
+            for (; t < length; t++) rest += row[t];
+            bias[m] += sum(total) + rest;
+        }
+        // Beyond the samples both are zero, so the last vector may reach there.
+        weight_gradient(outputs, length, before + start, stride, in, offset, weights.of(thread));
+        if (!further) return;
+        packed.apply(before, length, made, made_stride);
+        double *own = scales.of(thread);
+        first = 0;
+        for (int64_t i = 0; i < n_sources; first += sources[i++].channels)
+            give_back(sources[i], made + first * made_stride, made_stride, window, samples, from, length,
+                      own + first * 2);
+    });
+    weights.into(weight_gradient_to);
+    biases.into(bias_gradient);
+    if (!further) return;
+    std::vector<double> scale_sums(inputs * 2);
+    scales.into(scale_sums.data());
+    int64_t first = 0;
+    for (int64_t i = 0; i < n_sources; first += sources[i++].channels)
+        if (sources[i].scale)
+            std::copy_n(scale_sums.data() + first * 2, sources[i].channels * 2, sources[i].scale_gradient);
+}
+
+// Nearest up-sampling by `factor`, 'same' convolution of `factor` taps, ELU; at the low rate.
+// `running` [outputs, inputs, factor] holds the weight's running sums over its taps, R_m = w_1 + ... + w_m. With C_m =
+// R_m x, phase r meets only two low-rate neighbours: C_m[n-1] + C_s[n] - C_m[n] with m = left - r before the centre,
+// C_s[n] at it, and C_m[n] + C_s[n+1] - C_m[n+1] with m = s - (r - left) behind it.
+void tusp_up_forward(const Source *source, int64_t windows, int64_t samples, const float *running, const float *bias,
+                     int64_t outputs, int64_t factor, float *out, double *sums, int threads) {
+    const int64_t inputs = source->channels, left = (factor - 1) / 2;
+    const Tiles tiles(windows, samples, 254, 1);
+    const int64_t stride = up_to(tiles.length + 2, WIDE) + LANES, long_length = tiles.length * factor + LANES;
+    std::vector<Packed> packed;
+    for (int64_t m = 0; m < outputs; m++)
+        packed.emplace_back(
+            factor, inputs, [&](int64_t j, int64_t i) { return running[(m * inputs + i) * factor + j]; },
+            [&](int64_t i) { return i * stride; });
+    Sums<double> totals(windows * outputs * 2, threads);
+    share(tiles.count(), threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+        const int64_t length = std::min(tiles.length, samples - from);
+        float *in = scratch(0, inputs * stride), *part = scratch(1, factor * stride);
+        float *raised = scratch(2, long_length);
+        copy_rows(*source, window, samples, from - 1, length + 2, in, stride);
+        double *own = totals.of(thread) + window * outputs * 2;
+        for (int64_t m = 0; m < outputs; m++) {
+            packed[m].apply(in, length + 2, part, stride);
+            const float *all = part + (factor - 1) * stride + 1;  // C_s
+            for (int64_t r = 0; r < factor; r++) {
+                float *to = raised + r;
+                if (r == left) {
+                    for (int64_t n = 0; n < length; n++) to[n * factor] = all[n];
+                } else if (r < left) {
+                    const float *c = part + (left - r - 1) * stride + 1;
+                    for (int64_t n = 0; n < length; n++) to[n * factor] = c[n - 1] + (all[n] - c[n]);
+                } else {
+                    const float *c = part + (factor - (r - left) - 1) * stride + 1;
+                    for (int64_t n = 0; n < length; n++) to[n * factor] = c[n] + (all[n + 1] - c[n + 1]);
+                }
+            }
+            finish_row(raised, bias[m], length * factor, out + ((window * outputs + m) * samples + from) * factor,
+                       own + m * 2);
+        }
+    });
+    totals.into(sums);
+}
+
+void tusp_up_backward(const Source *source, int64_t windows, int64_t samples, const float *running, int64_t outputs,
+                      int64_t factor, const float *gradient, const float *values, const double *sum_gradient,
+                      float *running_gradient, float *bias_gradient, int threads) {
+    const int64_t inputs = source->channels, left = (factor - 1) / 2;
+    const Tiles tiles(windows, samples, 256, WIDE);
+    const int64_t stride = up_to(tiles.length + 2, WIDE) + LANES, terms = outputs * factor;
+    const Back back{gradient, values, sum_gradient, outputs, samples * factor};
+    std::vector<int64_t> offset(inputs);
+    for (int64_t i = 0; i < inputs; i++) offset[i] = i * stride;
+    const Packed packed(
+        inputs, terms, [&](int64_t i, int64_t k) { return running[(k / factor * inputs + i) * factor + k % factor]; },
+        [&](int64_t k) { return k * stride; });
+    Sums<float> weights(terms * inputs, threads);
+    Sums<double> biases(outputs, threads), scales(inputs * 2, threads);
+    share(tiles.count(), threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+        const int64_t length = std::min(tiles.length, samples - from);
+        float *in = scratch(0, inputs * stride), *made = scratch(1, inputs * stride);
+        float *part = scratch(2, terms * stride), *fine = scratch(3, (tiles.length + 2) * factor + LANES);
+        float *phase = scratch(4, factor * stride);
+        copy_rows(*source, window, samples, from, length, in, stride);
+        for (int64_t m = 0; m < outputs; m++) {
+            back.row(window, m, (from - 1) * factor, (length + 2) * factor, fine);
+            double total = 0;
+            for (int64_t t = factor; t < (length + 1) * factor; t++) total += fine[t];
+            biases.of(thread)[m] += total;
+            for (int64_t r = 0; r < factor; r++)
+                for (int64_t n = 0; n < length + 2; n++) phase[r * stride + n] = fine[n * factor + r];
+            float *all = part + (m * factor + factor - 1) * stride;
+            std::fill(all, all + stride, 0.0f);
+            for (int64_t r = 0; r < factor; r++) {
+                const float *z = phase + r * stride + 1;
+                const int64_t before = r > left ? 1 : 0;  // phases behind the centre reach C_s of the next sample
+                for (int64_t n = 0; n < length; n++) all[n] += z[n - before];
+                if (r == left) continue;
+                float *c = part + (m * factor + (r < left ? left - r : factor - (r - left)) - 1) * stride;
+                for (int64_t n = 0; n < length; n++) c[n] = z[n + 1 - before] - z[n - before];
+                std::fill(c + length, c + stride, 0.0f);
+            }
+        }
+        weight_gradient(terms, up_to(length, LANES), part, stride, in, offset, weights.of(thread));
+        packed.apply(part, length, made, stride);
+        give_back(*source, made, stride, window, samples, from, length, scales.of(thread));
+    });
+    std::vector<float> by_term(terms * inputs);
+    weights.into(by_term.data());
+    for (int64_t k = 0; k < terms; k++)
+        for (int64_t i = 0; i < inputs; i++)
+            running_gradient[(k / factor * inputs + i) * factor + k % factor] = by_term[k * inputs + i];
+    biases.into(bias_gradient);
+    if (source->scale) scales.into(source->scale_gradient);
+}
+
+// Batch norm and max-pool. out and place (which of the pooled samples) [windows, channels, samples / pool].
+void tusp_pool_forward(const Source *source, int64_t windows, int64_t samples, int64_t pool, float *out,
+                       int32_t *place, int threads) {
+    const int64_t pooled = samples / pool;
+    share(windows * source->channels, threads, [&](int64_t at, int) {
+        const int64_t c = at % source->channels;
+        const float scale = source->scale ? source->scale[c] : 1, shift = source->scale ? source->shift[c] : 0;
+        const float *row = source->values + at * samples;
+        for (int64_t n = 0; n < pooled; n++, row += pool) {
+            float best = row[0] * scale + shift;
+            int32_t where = 0;
+            for (int32_t j = 1; j < pool; j++) {
+                const float value = row[j] * scale + shift;
+                where = value > best ? j : where;
+                best = value > best ? value : best;
+            }
+            out[at * pooled + n] = best;
+            place[at * pooled + n] = where;
+        }
+    });
+}
+
+void tusp_pool_backward(const Source *source, int64_t windows, int64_t samples, int64_t pool, const float *gradient,
+                        const int32_t *place, int threads) {
+    const int64_t pooled = samples / pool;
+    Sums<double> scales(source->channels * 2, threads);
+    share(windows * source->channels, threads, [&](int64_t at, int thread) {
+        const int64_t c = at % source->channels;
+        const float scale = source->scale ? source->scale[c] : 1;
+        const float *row = source->values + at * samples;
+        float *to = source->gradient + at * samples;
+        std::fill(to, to + samples, 0.0f);
+        double by_scale = 0, by_shift = 0;
+        for (int64_t n = 0; n < pooled; n++) {
+            const float g = gradient[at * pooled + n];
+            const int64_t t = n * pool + place[at * pooled + n];
+            to[t] = g * scale;
+            by_scale += g * row[t];
+            by_shift += g;
+        }
+        scales.of(thread)[c * 2] += by_scale;
+        scales.of(thread)[c * 2 + 1] += by_shift;
+    });
+    if (source->scale) scales.into(source->scale_gradient);
+}
+
+// mean over `view` samples of tanh(weight x + bias), weight [windows, outputs, inputs] and bias [windows, outputs] of
+// every window's own. out [windows, outputs, samples / view].
+void tusp_head_forward(const float *values, int64_t windows, int64_t inputs, int64_t samples, const float *weight,
+                       const float *bias, int64_t outputs, int64_t view, float *out, int threads) {
+    const int64_t tile_length = view * std::max<int64_t>(1, TILE / view), each = (samples + tile_length - 1) / tile_length;
+    const int64_t stride = up_to(tile_length, WIDE) + LANES;
+    std::vector<Packed> packed;
+    for (int64_t n = 0; n < windows; n++)
+        packed.emplace_back(
+            outputs, inputs, [&](int64_t m, int64_t i) { return weight[(n * outputs + m) * inputs + i]; },
+            [&](int64_t i) { return i * stride; });
+    share(windows * each, threads, [&](int64_t tile, int) {
+        const int64_t window = tile / each, from = tile % each * tile_length;
+        const int64_t length = std::min(tile_length, samples - from);
+        float *in = scratch(0, inputs * stride), *made = scratch(1, outputs * stride);
+        copy_rows(Source{values, nullptr, nullptr, inputs, nullptr, nullptr}, window, samples, from, length, in, stride);
+        packed[window].apply(in, length, made, stride);
+        for (int64_t m = 0; m < outputs; m++) {
+            float *row = made + m * stride;
+            for (int64_t t = 0; t < length; t += LANES)
+                store(row + t, tanh_of(load(row + t) + bias[window * outputs + m]));
+            float *to = out + (window * outputs + m) * (samples / view) + from / view;
+            for (int64_t start = 0; start < length; start += view) {
+                vec total{};
+                int64_t t = start;
+                for (; t + LANES <= start + view; t += LANES) total += load(row + t);
+                double rest = sum(total);
+                for (; t < start + view; t++) rest += row[t];
+                *to++ = float(rest / double(view));
+            }
+        }
+    });
+}
+
+void tusp_head_backward(const float *values, int64_t windows, int64_t inputs, int64_t samples, const float *weight,
+                        const float *bias, int64_t outputs, int64_t view, const float *gradient, float *value_gradient,
+                        float *weight_gradient_to, float *bias_gradient, int threads) {
+    const int64_t tile_length = view * std::max<int64_t>(1, TILE / view), each = (samples + tile_length - 1) / tile_length;
+    const int64_t stride = up_to(tile_length, WIDE) + LANES;
+    std::vector<int64_t> offset(inputs);
+    for (int64_t i = 0; i < inputs; i++) offset[i] = i * stride;
+    std::vector<Packed> packed, transposed;
+    for (int64_t n = 0; n < windows; n++) {
+        const float *own = weight + n * outputs * inputs;
+        packed.emplace_back(
+            outputs, inputs, [&](int64_t m, int64_t i) { return own[m * inputs + i]; },
+            [&](int64_t i) { return i * stride; });
+        transposed.emplace_back(
+            inputs, outputs, [&](int64_t i, int64_t m) { return own[m * inputs + i]; },
+            [&](int64_t m) { return m * stride; });
+    }
+    Sums<float> weights(windows * outputs * inputs, threads);
+    Sums<double> biases(windows * outputs, threads);
+    share(windows * each, threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / each, from = tile % each * tile_length;
+        const int64_t length = std::min(tile_length, samples - from);
+        float *in = scratch(0, inputs * stride), *made = scratch(1, std::max(inputs, outputs) * stride);
+        float *before = scratch(2, outputs * stride);
+        const Source source{values, nullptr, nullptr, inputs, value_gradient, nullptr};
+        copy_rows(source, window, samples, from, length, in, stride);
+        packed[window].apply(in, length, made, stride);
+        for (int64_t m = 0; m < outputs; m++) {
+            const int64_t at = window * outputs + m;
+            float *row = before + m * stride;
+            const float *z = made + m * stride;
+            const float *g = gradient + at * (samples / view) + from / view;
+            for (int64_t start = 0; start < length; start += view) {
+                const float share_of = *g++ / float(view);
+                for (int64_t t = start; t < start + view; t += LANES) {
+                    const vec h = tanh_of(load(z + t) + bias[at]);
+                    store(row + t, share_of * (1.0f - h * h));
+                }
+            }
+            std::fill(row + length, row + stride, 0.0f);
+            vec total{};
+            for (int64_t t = 0; t < length; t += LANES) total += load(row + t);
+            biases.of(thread)[at] += sum(total);
+        }
+        weight_gradient(outputs, up_to(length, LANES), before, stride, in, offset,
+                        weights.of(thread) + window * outputs * inputs);
+        transposed[window].apply(before, length, made, stride);
+        give_back(source, made, stride, window, samples, from, length, nullptr);
+    });
+    weights.into(weight_gradient_to);
+    biases.into(bias_gradient);
+}
+}
