@@ -6,68 +6,37 @@ its checkpoint ends with the same bits as one that was not, on the same hardware
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tusp.datasets.prepared import PreparedRecording
+from tusp.datasets.prepared import SAMPLES_PER_EPOCH, PreparedRecording
 from tusp.jobs.augmentation import augment
-from tusp.jobs.prediction import predict_night
+from tusp.jobs.compiling import Call, compiled, wants_compile
+from tusp.jobs.feeding import KeptNights, make_feed
+from tusp.jobs.optimisation import build_optimizer, one_cycle
+from tusp.jobs.parallel import Peers, share_batch_norm, unshare_batch_norm
+from tusp.jobs.precision import resolve_precision, settle_numerics
+from tusp.jobs.progress import PassRecord, Progress
 from tusp.jobs.recipes import Recipe
-from tusp.jobs.sampling import BalancedSampler, WindowPlan
+from tusp.jobs.sampling import BalancedSampler
+from tusp.jobs.steps import Stepper
+from tusp.jobs.validation import validate
 from tusp.models.losses import Loss, build_loss
-from tusp.platform.errors import CellError
-from tusp.platform.scoring.counts import confusion
-from tusp.platform.scoring.metrics import accuracy, macro_f1
-from tusp.platform.stages import N_STAGES
+from tusp.platform.errors import CellError, DataError
 
+__all__ = ["PassRecord", "Progress", "Trained", "Trainer", "one_cycle", "validate"]
 
-@dataclass(frozen=True, kw_only=True)
-class PassRecord:
-    """One finished pass."""
-
-    pass_number: int
-    train_loss: float
-    learning_rate: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    validation_macro_f1: float | None
-    seconds: float
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Where a training stands; everything but the tensors that a checkpoint must hold."""
-
-    pass_number: int = 0
-    """Passes finished."""
-    step: int = 0
-    """Steps done in the pass under way."""
-    loss_sum: float = 0.0
-    pass_seconds: float = 0.0
-    learning_rate: float = 0.0
-    plateau_best: float = -1.0
-    plateau_stale: int = 0
-    best_pass: int = 0
-    best_score: float = -1.0
-    finished: bool = False
-    history: list[PassRecord] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, state: Mapping[str, Any]) -> Progress:
-        history = [PassRecord(**record) for record in state["history"]]
-        return cls(**{**state, "history": history})
+LOOK_EVERY: Final = {"cpu": 1, "cuda": 50}
+"""Steps after which the losses are looked at. Looking makes a GPU wait for its orders; before every checkpoint, report
+and validation they are looked at anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,60 +49,14 @@ class Trained:
     training_seconds: float
     train_stage_counts: Sequence[int]
     resumed_from_pass: int | None
+    precision: str = "float32"
+    """What it was trained with, and is to predict with: ``float32`` or ``bf16``."""
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """What is recorded beside a cell's results: precision, compile, feed, micro_batch, processes and the like."""
 
 
 Save = Callable[[Mapping[str, Tensor], Progress], None]
 Load = Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]] | None]
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    builders: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if recipe.optimizer not in builders:
-        raise CellError(f"no optimizer called {recipe.optimizer!r}; there are {', '.join(builders)}")
-    return builders[recipe.optimizer](
-        network.parameters(),
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        eps=recipe.epsilon,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-
-
-def one_cycle(share: float) -> float:
-    """Factor on the learning rate at ``share`` (0 to 1) of a training: linear to 1 over a tenth, cosine to 0."""
-    return share / 0.1 if share < 0.1 else 0.5 * (1 + math.cos(math.pi * (share - 0.1) / 0.9))
-
-
-def validate(
-    network: nn.Module,
-    recordings: Sequence[PreparedRecording],
-    *,
-    recipe: Recipe,
-    channels: Sequence[str],
-    known_stages: npt.NDArray[np.bool_],
-    device: torch.device,
-) -> tuple[float, float, float]:
-    """Mean negative log-likelihood per scored epoch, accuracy and macro-F1, pooled over whole validation nights."""
-    counts = np.zeros((N_STAGES, N_STAGES), np.int64)
-    log_likelihood, scored_epochs = 0.0, 0
-    for recording in recordings:
-        probabilities = predict_night(
-            network,
-            recording,
-            channels=channels,
-            window_epochs=recipe.window_epochs,
-            stride=recipe.validation_stride,
-            known_stages=known_stages,
-            max_pairs=recipe.validation_pairs,
-            device=device,
-        )
-        stages = recording.stages()
-        scored = np.flatnonzero(stages >= 0)
-        log_likelihood += float(np.log(np.maximum(probabilities[scored, stages[scored]], 1e-7), dtype=np.float64).sum())
-        scored_epochs += len(scored)
-        counts += confusion(stages, probabilities.argmax(axis=1))
-    return -log_likelihood / max(1, scored_epochs), float(accuracy(counts)), float(macro_f1(counts))
 
 
 class Trainer:
@@ -144,10 +67,20 @@ class Trainer:
         channels: channel groups of its inputs.
         train, validation: prepared nights; no person in both (the caller's split says so).
         seed: of sampling and augmentation.
-        save, load: keep and give back a checkpoint; None for a training that is not kept.
+        save, load: keep and give back a checkpoint; None for a training that is not kept. Of several processes only
+            the first calls them.
         checkpoint_seconds: also keep a checkpoint inside a pass after so many seconds.
         report: called after every pass, and every few seconds with the running loss inside one.
         tick: called at every step (raise in it to stop the training at once).
+        compile_mode: ``auto``, ``never`` or ``always`` (tusp.jobs.compiling).
+        feed: ``auto``, ``resident`` or ``stream`` (tusp.jobs.feeding).
+        feed_budget_bytes: what the training nights may take on the device; by default a share of what is free.
+        rank, world_size, process_group: of the processes that train this network together (tusp.jobs.parallel); all of
+            them are given the same of everything else, and each takes its slice of every batch.
+
+    Raises:
+        CellError: the data cannot be trained on.
+        DataError: a prepared file is not what it was.
     """
 
     def __init__(
@@ -165,28 +98,54 @@ class Trainer:
         checkpoint_seconds: float = 300,
         report: Callable[[Progress, int], None] | None = None,
         tick: Callable[[], None] | None = None,
+        compile_mode: str = "auto",
+        feed: str = "auto",
+        feed_budget_bytes: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        process_group: Any = None,
     ) -> None:
         self.channels, self.recipe, self.seed = tuple(channels), recipe, seed
         self.validation = validation
         self.device = torch.device(device)
+        self.peers = Peers(rank=rank, size=world_size, group=process_group)
         self.save, self.load = save, load
         self.checkpoint_seconds = checkpoint_seconds
         self.report, self.tick = report, tick
+        numerics = settle_numerics(self.device)
+        self.precision = resolve_precision(recipe.precision, self.device)
         self.sampler = BalancedSampler(train, window_epochs=recipe.window_epochs, channels=self.channels)
         epochs = min(max(self.sampler.n_scored, recipe.epochs_per_pass_at_least), recipe.epochs_per_pass)
         self.steps_per_pass = max(1, round(epochs / (recipe.window_epochs * recipe.batch_size)))
+        self.mine = self.peers.slice_of(recipe.batch_size)
         self.network = network.to(self.device)
         self.best = copy.deepcopy(self.network.state_dict())
-        self.optimizer = _optimizer(self.network, recipe)
+        self.optimizer = build_optimizer(self.network, recipe)
         self.loss: Loss = build_loss(
             recipe.loss, class_weights=recipe.class_weights, gamma=recipe.focal_gamma, device=self.device
         )
         self.progress = Progress(learning_rate=recipe.learning_rate)
+        self.feed = make_feed(
+            train,
+            window_epochs=recipe.window_epochs,
+            device=self.device,
+            kind=feed,
+            budget_bytes=feed_budget_bytes,
+        )
+        self.nights = KeptNights(self.device)
+        self.compile_mode = compile_mode
+        self._unseen: list[Tensor] = []
+        self._conditions: dict[str, Any] = {
+            "precision": self.precision,
+            "feed": self.feed.kind,
+            "processes": self.peers.size,
+            **numerics,
+        }
 
     def _resume(self) -> int | None:
         from tusp.jobs.checkpoints import restore_optimizer  # needs safetensors
 
-        kept = self.load() if self.load else None
+        kept = self.peers.broadcast(self.load() if self.load and self.peers.rank == 0 else None, self.device)
         if kept is None:
             return None
         tensors, state = kept
@@ -197,7 +156,7 @@ class Trainer:
         return self.progress.pass_number
 
     def _keep(self) -> None:
-        if self.save is None:
+        if self.save is None or self.peers.rank:
             return
         from tusp.jobs.checkpoints import flatten_optimizer  # needs safetensors
 
@@ -215,47 +174,91 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = progress.learning_rate
 
-    def _step(self, plan: WindowPlan, step: int) -> float:
-        size = self.recipe.batch_size
-        signals, stages = self.sampler.gather(plan, slice(step * size, (step + 1) * size))
-        key = (self.seed, self.progress.pass_number, step)
-        batch = augment(torch.from_numpy(signals).to(self.device), self.recipe.augmentation, key)
-        loss = self.loss(self.network(batch), torch.from_numpy(stages).to(self.device))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise CellError(
-                f"loss became {value} in pass {self.progress.pass_number + 1}, step {step + 1}; "
-                f"a lower learning rate than {self.progress.learning_rate:.3g} may cure it"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return value
+    def _compiled(self) -> Call | None:
+        """The network compiled where that is wanted, and what is recorded of it."""
+        recipe = self.recipe
+        # A training that never gains stops after so many passes; none stops earlier.
+        least = (min(recipe.max_passes, recipe.stop_patience + 1) - self.progress.pass_number) * self.steps_per_pass
+        wanted, why = wants_compile(self.compile_mode, device=self.device, steps=least)
+        if wanted and self.peers.size > 1:
+            wanted, why = False, "several processes train the cell"
+        record: dict[str, Any] = {"used": False, "reason": why}
+        call = None
+        if wanted and not self.progress.finished and not self.progress.micro_batch:
+            samples = recipe.window_epochs * SAMPLES_PER_EPOCH
+            example = torch.zeros(recipe.batch_size, len(self.channels), samples, device=self.device)
+            call, tried = compiled(self.network, example, precision=self.precision)
+            record |= tried
+        self._conditions["compile"] = record
+        return call
 
-    def _one_pass(self) -> None:
-        progress = self.progress
+    def _look(self) -> None:
+        """Add up the losses since the last look.
+
+        Raises:
+            CellError: one of them is not finite.
+        """
+        if not self._unseen:
+            return
+        values = torch.stack(self._unseen).tolist()
+        first = self.progress.step - len(values)
+        self._unseen.clear()
+        for number, value in enumerate(values, start=first + 1):
+            if not math.isfinite(value):
+                raise CellError(
+                    f"loss became {value} in pass {self.progress.pass_number + 1}, step {number}; "
+                    f"a lower learning rate than {self.progress.learning_rate:.3g} may cure it"
+                )
+            self.progress.loss_sum += value
+
+    def _next(self, batches: Iterator[Tensor]) -> Tensor:
+        """The next batch; what goes wrong in one process goes wrong in all."""
+        signals, failed = None, None
+        try:
+            signals = next(batches)
+        except (CellError, DataError) as error:
+            failed = error
+        self.peers.agree(failed, self.device)
+        assert signals is not None
+        return signals
+
+    def _one_pass(self, stepper: Stepper) -> None:
+        progress, size = self.progress, self.recipe.batch_size
         plan = self.sampler.plan(
             seed=self.seed,
             pass_number=progress.pass_number,
-            windows=self.steps_per_pass * self.recipe.batch_size,
+            windows=self.steps_per_pass * size,
         )
+        stages = torch.from_numpy(self.sampler.stages(plan)).to(self.device)
+        steps = range(progress.step, self.steps_per_pass)
+        parts = [slice(step * size + self.mine.start, step * size + self.mine.stop) for step in steps]
+        look_every = LOOK_EVERY.get(self.device.type, 1)
         self.network.train()
         clock = kept = reported = time.monotonic()
-        for step in range(progress.step, self.steps_per_pass):
-            if self.tick:
-                self.tick()
-            self._set_learning_rate(step)
-            progress.loss_sum += self._step(plan, step)
-            progress.step = step + 1
-            now = time.monotonic()
-            progress.pass_seconds += now - clock
-            clock = now
-            if self.report and now - reported > 2:
-                self.report(progress, self.steps_per_pass)
-                reported = now
-            if now - kept > self.checkpoint_seconds and progress.step < self.steps_per_pass:
-                self._keep()
-                clock = kept = time.monotonic()
+        with contextlib.closing(self.feed.batches(plan, parts)) as batches:
+            for step in steps:
+                if self.tick:
+                    self.tick()
+                self._set_learning_rate(step)
+                key = (self.seed, progress.pass_number, step)
+                signals = augment(self._next(batches), self.recipe.augmentation, key, batch=size, first=self.mine.start)
+                loss = stepper.step(signals, stages[step * size : (step + 1) * size], key)
+                self._unseen.append(loss)
+                progress.step = step + 1
+                progress.micro_batch = stepper.micro_batch
+                report = self.report is not None and time.monotonic() - reported > 2
+                keep = time.monotonic() - kept > self.checkpoint_seconds and progress.step < self.steps_per_pass
+                if report or keep or len(self._unseen) >= look_every or progress.step == self.steps_per_pass:
+                    self._look()
+                now = time.monotonic()
+                progress.pass_seconds += now - clock
+                clock = now
+                if report and self.report:
+                    self.report(progress, self.steps_per_pass)
+                    reported = now
+                if keep:
+                    self._keep()
+                    clock = kept = time.monotonic()
 
     def _end_pass(self) -> None:
         progress, recipe = self.progress, self.recipe
@@ -267,6 +270,9 @@ class Trainer:
             channels=self.channels,
             known_stages=self.sampler.stage_counts > 0,
             device=self.device,
+            precision=self.precision,
+            nights=self.nights,
+            peers=self.peers,
         )
         progress.pass_number += 1
         if math.isnan(score):
@@ -302,16 +308,32 @@ class Trainer:
         """Train to the end, from the checkpoint where there is one.
 
         Raises:
-            CellError: the loss is not finite, or the data cannot be trained on.
+            CellError: the loss is not finite, the memory is too small for one window, or the data cannot be trained on.
+            DataError: a prepared file is not what it was.
         """
         resumed = self._resume()
+        call = self._compiled()
+        share_batch_norm(self.network, self.peers)
+        stepper = Stepper(
+            network=self.network,
+            call=call,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            device=self.device,
+            precision=self.precision,
+            peers=self.peers,
+            micro_batch=self.progress.micro_batch,
+        )
         while not self.progress.finished:
-            self._one_pass()
+            self._one_pass(stepper)
             self._end_pass()
             self._keep()
             if self.report:
                 self.report(self.progress, self.steps_per_pass)
+        unshare_batch_norm(self.network)
         self.network.load_state_dict(self.best)
+        if self.progress.micro_batch:
+            self._conditions["micro_batch"] = self.progress.micro_batch
         return Trained(
             network=self.network,
             history=tuple(self.progress.history),
@@ -319,4 +341,6 @@ class Trainer:
             training_seconds=sum(record.seconds for record in self.progress.history),
             train_stage_counts=[int(count) for count in self.sampler.stage_counts],
             resumed_from_pass=resumed,
+            precision=self.precision,
+            conditions=dict(self._conditions),
         )
