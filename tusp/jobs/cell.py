@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -125,8 +126,8 @@ def _fit(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Fitt
     )
 
 
-def _environment(job: CellJob) -> dict[str, Any]:
-    environment = {**capture_environment(), "device": job.device, "threads": job.threads}
+def _environment(job: CellJob, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    environment = {**capture_environment(), "device": job.device, "threads": job.threads, **conditions}
     if job.device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(job.device)
         environment["gpu"] = {"name": properties.name, "memory_bytes": properties.total_memory}
@@ -225,7 +226,7 @@ def _complete(
         "counts": counts,
         "curve": curve,
         "artefacts": artefacts,
-        "environment": _environment(job),
+        "environment": _environment(job, fitted.conditions),
         "resumed_from_pass": fitted.resumed_from_pass,
     }
     write_json_atomic(job.folder / OUTCOME, outcome)

@@ -6,10 +6,11 @@ Both end in the same form, so that everything after it (predicting, counting, ke
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from tusp.platform.scoring.metrics import accuracy, macro_f1
 from tusp.platform.stages import N_STAGES
 
 Report = Callable[[Progress, int], None]
+COMPILE: Final = "TUSP_COMPILE"
+"""Variable: ``auto``, ``never`` or ``always`` (tusp.jobs.compiling)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Fitted:
     training_seconds: float
     train_stage_counts: Sequence[int]
     resumed_from_pass: int | None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    """How it was computed (precision, compile, feed, micro_batch, processes), to stand beside the results."""
 
 
 def fit_network(
@@ -84,6 +89,7 @@ def fit_network(
         load=lambda: load_checkpoint(job.folder),
         checkpoint_seconds=checkpoint_seconds,
         report=report,
+        compile_mode=os.environ.get(COMPILE) or "auto",
     )
     trained = trainer.fit()
 
@@ -96,6 +102,7 @@ def fit_network(
             stride=recipe.prediction_stride,
             known_stages=np.array(trained.train_stage_counts) > 0,
             device=job.device,
+            precision=trained.precision,
         )
 
     n_parameters, n_trainable = parameter_counts(trained.network)
@@ -112,6 +119,7 @@ def fit_network(
         training_seconds=trained.training_seconds,
         train_stage_counts=trained.train_stage_counts,
         resumed_from_pass=trained.resumed_from_pass,
+        conditions=trained.conditions,
     )
 
 
