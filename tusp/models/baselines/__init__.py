@@ -1,0 +1,1 @@
+"""Classical baselines: what a network has to beat. Fitted to whole nights with numpy, scipy and scikit-learn."""
