@@ -31,6 +31,7 @@ from tusp.datasets.conditioning import (
     ShortChannelError,
     Span,
     _clipped_halves,
+    _quartiles_between_cuts,
     condition,
     kept_span,
     quartiles,
@@ -46,7 +47,7 @@ from tusp.datasets.preparation import (
 )
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording, open_prepared
 from tusp.datasets.recording import RecordingFiles
-from tusp.datasets.resampling import resample
+from tusp.datasets.resampling import Workspace, resample
 from tusp.datasets.simulation import simulate
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.settings import Settings, load_settings
@@ -176,6 +177,18 @@ def test_a_channel_that_ends_early_is_told() -> None:
     assert condition(almost, sampling_rate_hz=100.0, span=Span(first=0, stop=2), clip_iqr=20).samples.size == 7680
 
 
+def test_a_workspace_changes_no_sample() -> None:
+    """Whatever channels were there before, longer or shorter ones."""
+    random, workspace = np.random.default_rng(0), Workspace()
+    for rate, n_epochs in ((100.0, 40), (256.0, 4), (128.0, 70), (50.0, 7)):
+        x = random.normal(3, 20, int(rate * 30 * n_epochs)).astype(np.float32)
+        span = Span(first=1, stop=n_epochs)
+        alone = condition(x, sampling_rate_hz=rate, span=span, clip_iqr=20)
+        again = condition(x, sampling_rate_hz=rate, span=span, clip_iqr=20, workspace=workspace)
+        np.testing.assert_array_equal(again.samples.view(np.uint16), alone.samples.view(np.uint16))
+        assert (again.median, again.iqr) == (alone.median, alone.iqr)
+
+
 # Clipping and scaling
 
 
@@ -183,6 +196,30 @@ def test_a_channel_that_ends_early_is_told() -> None:
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_quartiles_are_those_of_numpy(x: npt.NDArray[np.float32]) -> None:
     np.testing.assert_allclose(quartiles(x), np.percentile(x.astype(float), (25, 50, 75)), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [4096 * 16, 65_536 * 3 + 8, 200_003])
+@pytest.mark.parametrize("kind", ["smooth", "rhythm", "few values", "half one value", "sorted", "outliers"])
+def test_quartiles_of_long_signals_are_those_of_numpy(kind: str, n: int) -> None:
+    random = np.random.default_rng(n)
+    x = random.normal(0, 20, n).astype(np.float32)
+    if kind == "smooth":
+        x = np.cumsum(x).astype(np.float32)
+    elif kind == "rhythm":  # every 16th sample says nothing about the others
+        x[::16] = 500
+    elif kind == "few values":
+        x = np.round(x / 10).astype(np.float32)
+    elif kind == "half one value":
+        x[random.random(n) < 0.5] = 3
+    elif kind == "sorted":
+        x.sort()
+    else:
+        x[random.random(n) < 0.01] *= 1e6
+    before = x.copy()
+    expected = np.percentile(x.astype(float), (25, 50, 75))
+    np.testing.assert_allclose(quartiles(x), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(x, before)
+    assert (_quartiles_between_cuts(x) is not None) == (kind in ("smooth", "sorted", "outliers") and n % 8 == 0)
 
 
 def test_clip_and_scale_follow_the_formula() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -111,6 +112,41 @@ def test_a_changed_signal_is_noticed_by_the_full_check(tmp_path: Path) -> None:
     open_prepared(recording.folder)
     with pytest.raises(DataError, match=r"signals\.npy: was changed"):
         verify_prepared(recording)
+
+
+def test_a_night_with_the_earlier_checksum_is_still_verified(tmp_path: Path) -> None:
+    recording = write(tmp_path)
+    signals, record = recording.folder / SIGNALS, recording.folder / META
+    meta = json.loads(record.read_text())
+    del meta["files"][SIGNALS]["crc32_of_samples"], meta["sha256_of_the_rest"]
+    meta["files"][SIGNALS]["blake2b"] = hashlib.blake2b(signals.read_bytes()).hexdigest()
+    record.write_text(json.dumps({**meta, "sha256_of_the_rest": fingerprint(meta)}))
+    verify_prepared(recording)
+    damaged = bytearray(signals.read_bytes())
+    damaged[-1] ^= 1
+    signals.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"signals\.npy: was changed"):
+        verify_prepared(recording)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+def test_a_value_that_is_no_number_is_never_written(tmp_path: Path, value: float) -> None:
+    details = (channel("C3", "EEG"),)
+    signals = np.full((1, N_EPOCHS * SAMPLES_PER_EPOCH), -1, np.float16)
+    signals[0, 77] = value
+    with pytest.raises(AssertionError, match="C3: a value that is not finite"):
+        write_prepared(
+            tmp_path,
+            identity={"recording": "x"},
+            corpus="c",
+            name="x",
+            subject="p",
+            simulated=True,
+            channels=details,
+            signals=signals,
+            stages=np.zeros(N_EPOCHS, np.int8),
+        )
+    assert not [path for path in tmp_path.iterdir() if path.name != ".locks"]
 
 
 @pytest.mark.parametrize("key, value", [("simulated", False), ("subject", "p2"), ("n_epochs", 5)])

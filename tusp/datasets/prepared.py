@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,7 @@ META: Final = "meta.json"
 SIGNALS: Final = "signals.npy"
 STAGES: Final = "stages.npy"
 _SEAL: Final = "sha256_of_the_rest"
+_CRC: Final = "crc32_of_samples"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,20 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
+def _samples_crc32(path: Path, n_bytes: int) -> str:
+    """CRC-32 of the last ``n_bytes`` of a file: what the writer took of the samples, channel after channel.
+
+    It finds what disks and copies do to a file, as it does in gzip and PNG, and costs a fifth of what BLAKE2b does: on
+    gigabytes of samples that is a tenth of a night's preparation.
+    """
+    crc = 0
+    with path.open("rb") as stream:
+        stream.seek(-n_bytes, os.SEEK_END)
+        while block := stream.read(2**20):
+            crc = zlib.crc32(block, crc)
+    return f"{crc:08x}"
+
+
 def prepared_folder(root: Path, fingerprint_: str) -> Path:
     """Folder of the night with this fingerprint; ``root`` is the corpus's folder in the prepared store."""
     return root / fingerprint_[:FOLDER_DIGITS]
@@ -176,18 +192,21 @@ def open_prepared(folder: Path) -> PreparedRecording:
 
 
 def verify_prepared(recording: PreparedRecording) -> None:
-    """Hash the signals too: for audits, not for every run (about 1 s per GB).
+    """Sum up the signals too: for audits, not for every run (about 1 s per GB).
 
     Raises:
         DataError: a byte differs from what was written.
     """
     open_prepared(recording.folder)
     meta = json.loads((recording.folder / META).read_text(encoding="utf-8"))
-    if _checksum(recording.folder / SIGNALS) != meta["files"][SIGNALS]["blake2b"]:
-        raise DataError(
-            f"{recording.folder / SIGNALS}: was changed after it was written; "
-            "delete this folder and prepare the corpus again"
-        )
+    path, recorded = recording.folder / SIGNALS, meta["files"][SIGNALS]
+    if _CRC in recorded:
+        n_bytes = len(recording.channels) * recording.n_epochs * SAMPLES_PER_EPOCH * 2
+        whole = recording.signals().nbytes == n_bytes and _samples_crc32(path, n_bytes) == recorded[_CRC]
+    else:  # a night of an earlier version
+        whole = _checksum(path) == recorded["blake2b"]
+    if not whole:
+        raise DataError(f"{path}: was changed after it was written; delete this folder and prepare the corpus again")
 
 
 def _from_meta(folder: Path, meta: Mapping[str, Any]) -> PreparedRecording:
@@ -220,6 +239,7 @@ class PreparedWriter:
         self._identity = identity
         self._n_epochs = n_epochs
         self._details: list[PreparedChannel] = []
+        self._crc = 0
         self._stream: BufferedRandom = (temporary / SIGNALS).open("w+b")
         self._data_begins = self._write_header()
 
@@ -236,11 +256,13 @@ class PreparedWriter:
         """Append one channel: ``samples`` float16 [n_epochs x 3840], finite."""
         assert samples.shape == (self._n_epochs * SAMPLES_PER_EPOCH,), samples.shape
         samples = np.ascontiguousarray(samples, dtype="<f2")
-        # All bits of the exponent are set in infinities and NaN only; on integers this is several times as fast.
-        largest = np.bitwise_and(samples.view("<u2"), 0x7FFF).max()
-        assert largest < 0x7C00, f"{channel.name}: a value that is not finite"
+        # All bits of the exponent are set in infinities and NaN only: the largest integers of either sign. Looking for
+        # them as integers is several times as fast, and makes no copy.
+        largest = samples.view("<i2").max(), samples.view("<u2").max()
+        assert largest[0] < 0x7C00 and largest[1] < 0xFC00, f"{channel.name}: a value that is not finite"
         self._stream.seek(0, os.SEEK_END)
         self._stream.write(samples.data)
+        self._crc = zlib.crc32(samples.data, self._crc)
         self._details.append(channel)
 
     def close(self) -> None:
@@ -286,11 +308,11 @@ class PreparedWriter:
             "problems": list(problems),
             "versions": dict(versions),
             "files": {
-                file: {
-                    "size": (self._temporary / file).stat().st_size,
-                    "blake2b": _checksum(self._temporary / file),
-                }
-                for file in (SIGNALS, STAGES)
+                SIGNALS: {"size": (self._temporary / SIGNALS).stat().st_size, _CRC: f"{self._crc:08x}"},
+                STAGES: {
+                    "size": (self._temporary / STAGES).stat().st_size,
+                    "blake2b": _checksum(self._temporary / STAGES),
+                },
             },
         }
         meta = json.loads(canonical_json(meta))

@@ -230,7 +230,9 @@ def _write_channels(
 ) -> set[str]:
     """Condition and write every grouped channel, one at a time; returns the groups that got at least one."""
     from tusp.datasets.conditioning import FlatChannelError, ShortChannelError, condition
+    from tusp.datasets.resampling import Workspace
 
+    workspace = Workspace()
     headers = {channel.name: channel for channel in adapter.channels(files)}
     written: set[str] = set()
     for group, names in adapter.card.channel_groups.items():
@@ -245,6 +247,7 @@ def _write_channels(
                     sampling_rate_hz=header.sampling_rate_hz,
                     span=span,
                     clip_iqr=preparation.clip_iqr,
+                    workspace=workspace,
                 )
             except FlatChannelError:
                 problems.append(f"channel {name} ({group}) is flat and was left out")

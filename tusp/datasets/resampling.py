@@ -24,8 +24,22 @@ _TILE: Final = 32
 _MOST_PRODUCTS: Final = 4 * 65536
 """Multiplications of one call of BLAS. OpenBLAS starts threads beyond that, which would make results and speed depend
 on how many cores there are; one process a core is how nights are prepared in parallel."""
-_WORKING_FLOATS: Final = 64 * 1024
-"""Input rows copied at a time; they stay in the processor's cache."""
+_WORKING_FLOATS: Final = 128 * 1024
+"""Input samples worked on at a time; they stay in the processor's cache."""
+
+
+class Workspace:
+    """Memory for intermediate results that is used again for the next channel: fresh memory costs as much as a copy."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, npt.NDArray[np.float32]] = {}
+
+    def floats(self, name: str, n: int) -> npt.NDArray[np.float32]:
+        """float32 [n] of any content; the next call with this name gives the same memory."""
+        held = self._held.get(name)
+        if held is None or len(held) < n:
+            held = self._held[name] = np.empty(n, np.float32)
+        return held[:n]
 
 
 @lru_cache(maxsize=4)
@@ -76,6 +90,7 @@ def resample(
     n_samples: int,
     centre: float = 0.0,
     all_finite: bool = True,
+    workspace: Workspace | None = None,
 ) -> npt.NDArray[np.float32]:
     """Output samples ``[first_sample, first_sample + n_samples)`` of ``samples - centre`` resampled by up / down.
 
@@ -89,9 +104,10 @@ def resample(
         first_sample, n_samples: in output samples, from 0.
         centre: subtracted from every sample.
         all_finite: False makes samples that are no number ``centre``.
+        workspace: where the result is to lie.
 
     Returns:
-        float32 [n_samples].
+        float32 [n_samples]; valid until the workspace is used again.
     """
     level = np.float32(centre)
     if up == down == 1:
@@ -99,27 +115,50 @@ def resample(
     period_out, period_in, tiles = _tiles(up, down)
     first = first_sample // period_out
     rows = -((first_sample + n_samples) // -period_out) - first
-    out = np.empty((rows, period_out), np.float32)
     widest = max(len(matrix) for _, _, matrix in tiles)
+    # Rows of input overlap. BLAS takes rows that do not, so every few rows make a matrix of their own, without a copy.
+    apart = -(-widest // period_in)
+    rows = -(-rows // apart) * apart
+    out = (workspace or Workspace()).floats("resampled", rows * period_out).reshape(rows, period_out)
     together = max(1, _MOST_PRODUCTS // (widest * _TILE))
-    step = together * max(1, _WORKING_FLOATS // (together * max(widest, period_in)))
+    step = together * apart * max(1, _WORKING_FLOATS // (together * apart * period_in))
     begin = min(low for _, low, _ in tiles)
     end = max(low + len(matrix) for _, low, matrix in tiles)
     for row in range(0, rows, step):
         n = min(step, rows - row)
         at = (first + row) * period_in
         piece = _piece(samples, at + begin, at + (n - 1) * period_in + end, level, all_finite=all_finite)
-        whole = n // together * together
         for start, low, matrix in tiles:
-            width, outputs = matrix.shape
-            stride = piece.itemsize
-            shifted = as_strided(piece[low - begin :], (n, width), (period_in * stride, stride), writeable=False)
-            inputs = np.ascontiguousarray(shifted)
-            target = out[row : row + n, start : start + outputs]
-            if whole:
-                stacked = inputs[:whole].reshape(-1, together, width)
-                target[:whole] = np.matmul(stacked, matrix).reshape(whole, outputs)
-            if whole < n:
-                np.matmul(inputs[whole:], matrix, out=target[whole:])
+            for phase in range(apart):
+                _multiply(
+                    piece[low - begin + phase * period_in :],
+                    matrix,
+                    out[row + phase : row + n : apart, start : start + matrix.shape[1]],
+                    stride=apart * period_in,
+                    together=together,
+                )
     skipped = first_sample - first * period_out
     return out.reshape(-1)[skipped : skipped + n_samples]
+
+
+def _multiply(
+    samples: npt.NDArray[np.float32],
+    matrix: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    *,
+    stride: int,
+    together: int,
+) -> None:
+    """``out[i] = samples[i * stride :][: len(matrix)] @ matrix`` for every row, ``together`` rows a call of BLAS."""
+    n, (width, outputs) = len(out), matrix.shape
+    item = samples.itemsize
+    rows = as_strided(samples, (n, width), (stride * item, item), writeable=False)
+    whole = n // together
+    if whole:
+        np.matmul(
+            as_strided(samples, (whole, together, width), (together * stride * item, stride * item, item)),
+            matrix,
+            out=as_strided(out, (whole, together, outputs), (together * out.strides[0], *out.strides)),
+        )
+    if whole * together < n:
+        np.matmul(rows[whole * together :], matrix, out=out[whole * together :])
