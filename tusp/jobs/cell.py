@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -110,24 +110,41 @@ def _whole(job: CellJob) -> Outcome | None:
     return outcome
 
 
-def _fit(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Fitted:
+def _fit(
+    job: CellJob,
+    report: Report | None = None,
+    checkpoint_seconds: float = 300,
+    *,
+    rank: int = 0,
+    before_training: Callable[[], None] | None = None,
+) -> Fitted:
     family, settings = from_plan(job.plan["model"])
     train, validation = _open_nights(job, "train"), _open_nights(job, "validation")
-    if family.kind == "estimator":
-        return fit_estimator(job, family, settings, train, validation)
-    return fit_network(
-        job,
-        family.build(settings, seed=job.plan["seed"]),
-        recipe_from_settings(job.plan["recipe"]),
-        train,
-        validation,
-        report=report,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    try:
+        if family.kind == "estimator":
+            return fit_estimator(job, family, settings, train, validation)
+        network = family.build(settings, seed=job.plan["seed"])
+        if before_training:
+            before_training()
+        return fit_network(
+            job,
+            network,
+            recipe_from_settings(job.plan["recipe"]),
+            train,
+            validation,
+            report=report,
+            checkpoint_seconds=checkpoint_seconds,
+            rank=rank,
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise CellError(
+            f"out of memory on {job.device}: {str(error).splitlines()[0] if str(error) else 'CPU'}"
+        ) from error
 
 
 def _environment(job: CellJob, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    environment = {**capture_environment(), "device": job.device, "threads": job.threads, **conditions}
+    environment = {**capture_environment(), "device": job.device, "threads": job.threads, "workers": job.workers}
+    environment |= conditions
     if job.device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(job.device)
         environment["gpu"] = {"name": properties.name, "memory_bytes": properties.total_memory}
@@ -139,8 +156,13 @@ def run_cell(
     *,
     report: Report | None = None,
     checkpoint_seconds: float = 300,
+    before_training: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a cell to its end, from its last checkpoint where there is one; a complete cell is returned as it is.
+
+    Args:
+        before_training: called when a network is about to be trained, so that the job's other workers begin to follow
+            (``follow_cell``). Not called where there is nothing to train together.
 
     Raises:
         CellError: the cell cannot be run; the reason in one line.
@@ -150,26 +172,29 @@ def run_cell(
         done = _whole(job)
         if done is not None:
             return done
-        return _run(job, report, checkpoint_seconds)
+        torch.set_num_threads(job.threads)
+        devices = job.gpus if job.device.startswith("cuda") else job.threads
+        meter = Meter(device=job.device, devices=devices * job.workers)
+        with meter.whole():
+            fitted = _fit(job, report, checkpoint_seconds, before_training=before_training)
+            counts, artefacts, prediction_seconds = _judge(job, fitted, meter)
+        return _complete(job, fitted, counts, artefacts, prediction_seconds, meter)
 
 
-def _run(job: CellJob, report: Report | None, checkpoint_seconds: float) -> Outcome:
+def follow_cell(job: CellJob, *, rank: int) -> None:
+    """Train along in a cell that another process runs; returns when its training is over. Records nothing.
+
+    Needs the default process group of torch.distributed, in which the process that runs the cell is the first.
+
+    Raises:
+        CellError: the cell cannot be trained.
+    """
     torch.set_num_threads(job.threads)
-    meter = Meter(device=job.device, devices=job.gpus if job.device.startswith("cuda") else job.threads)
-    with meter.whole():
-        fitted, counts, artefacts, prediction_seconds = _fit_and_judge(job, meter, report, checkpoint_seconds)
-    return _complete(job, fitted, counts, artefacts, prediction_seconds, meter)
+    _fit(job, rank=rank)
 
 
-def _fit_and_judge(
-    job: CellJob, meter: Meter, report: Report | None, checkpoint_seconds: float
-) -> tuple[Fitted, list[dict[str, Any]], list[dict[str, Any]], float]:
-    try:
-        fitted = _fit(job, report, checkpoint_seconds)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise CellError(
-            f"out of memory on {job.device}: {str(error).splitlines()[0] if str(error) else 'CPU'}"
-        ) from error
+def _judge(job: CellJob, fitted: Fitted, meter: Meter) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
+    """Predict every test night: counts, kept files, seconds."""
     began = time.monotonic()
     counts, artefacts = [], []
     for recording in _open_nights(job, "test"):
@@ -189,7 +214,7 @@ def _fit_and_judge(
             )
         path = _keep_prediction(job, recording, probabilities)
         artefacts.append(_artefact(job, path, "predictions", f"{recording.corpus}/{recording.name}"))
-    return fitted, counts, artefacts, time.monotonic() - began
+    return counts, artefacts, time.monotonic() - began
 
 
 def _complete(
@@ -220,6 +245,9 @@ def _complete(
             "train_stage_counts": list(fitted.train_stage_counts),
             "device": job.device,
             "threads": job.threads,
+            "workers": job.workers,
+            "precision": fitted.conditions.get("precision"),
+            "micro_batch": fitted.conditions.get("micro_batch"),
             "macs_per_epoch": fitted.macs_per_epoch,
             **meter.record(training_seconds=fitted.training_seconds, resumed=fitted.resumed_from_pass is not None),
         },

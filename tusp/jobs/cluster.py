@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tusp.platform.environment import usable_cores
@@ -10,6 +11,9 @@ from tusp.platform.errors import UserError
 
 COORDINATION_CPUS = 1
 """CPUs beyond those of the slots that a local Ray is told of, so that the arms' trials always find room."""
+
+COORDINATION_SHARE = 0.1
+"""The same on every machine of somebody's cluster, where the arms' trials may land on any of them."""
 
 SLOTS_PER_GROUP = 8
 
@@ -23,6 +27,8 @@ class Cluster:
     cpus: float
     gpus: float
     local: bool
+    nodes: Sequence[tuple[float, float]] = ()
+    """(CPUs, GPUs) of every machine; when empty there is one, with all of them."""
 
 
 def _quiet_environment() -> None:
@@ -72,23 +78,43 @@ def connect(address: str) -> Cluster:
         cpus=resources.get("CPU", 0.0),
         gpus=resources.get("GPU", 0.0),
         local=local,
+        nodes=[
+            (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        ],
     )
 
 
-def slot_count(cluster: Cluster, *, cpus: float, gpus: float, cells: int) -> int:
-    """How many slots of ``cpus`` and ``gpus`` each the cluster holds, at most one a cell.
+def _room(node: tuple[float, float], *, cpus: float, gpus: float, local: bool) -> int:
+    """How many workers of ``cpus`` and ``gpus`` each one machine holds."""
+    has_cpus, has_gpus = node
+    room = int((has_cpus - (COORDINATION_CPUS if local else COORDINATION_SHARE)) // cpus)
+    if 0 < gpus <= 1:
+        room = min(room, int(has_gpus) * int(1 / gpus + 1e-9))  # 1 // 0.1 is 9
+    elif gpus > 1:
+        room = min(room, int(has_gpus // gpus))
+    return max(0, room)
+
+
+def slot_count(cluster: Cluster, *, cpus: float, gpus: float, cells: int, workers: int = 1) -> int:
+    """How many slots of ``workers`` workers with ``cpus`` and ``gpus`` each the cluster holds, at most one a cell.
+
+    A worker lies on one machine, the workers of a slot may lie on several.
 
     Raises:
         UserError: not even one.
     """
-    room = int((cluster.cpus - COORDINATION_CPUS) // cpus) if cluster.local else int((cluster.cpus - 0.1) // cpus)
-    if gpus > 0:
-        per_gpu = int(1 // gpus) if gpus <= 1 else 0
-        room = min(room, int(cluster.gpus) * per_gpu if per_gpu else int(cluster.gpus // gpus))
+    nodes = cluster.nodes or [(cluster.cpus, cluster.gpus)]
+    room = sum(_room(node, cpus=cpus, gpus=gpus, local=cluster.local) for node in nodes) // workers
     if room < 1:
+        one = f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs"
+        asked = one if workers == 1 else f"{one} for each of its {workers} workers"
+        options = ("--cpus-per-cell", "--gpus-per-cell", *(["--workers-per-cell"] if workers > 1 else []))
         raise UserError(
-            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, but {cluster.address} has {cluster.cpus:g} CPUs and "
-            f"{cluster.gpus:g} GPUs; ask for less with --cpus-per-cell and --gpus-per-cell"
+            f"{asked}, but {cluster.address} has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
+            + (f" on {len(nodes)} machines" if len(nodes) > 1 else "")
+            + f"; ask for less with {', '.join(options[:-1])} and {options[-1]}"
         )
     return min(room, cells)
 

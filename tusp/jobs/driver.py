@@ -11,9 +11,10 @@ from typing import Any
 from tusp.jobs.cluster import Cluster, connect, groups, slot_count
 from tusp.jobs.job import CellJob
 from tusp.jobs.plan import CellTask
-from tusp.platform.errors import TuspError
+from tusp.platform.errors import TuspError, UserError
 from tusp.platform.processes import this_process
 from tusp.platform.settings import Settings
+from tusp.platform.store.cancelling import is_cancelled, note_with_submission
 from tusp.platform.store.queries import submission_cells
 from tusp.platform.store.record import (
     ArtefactRow,
@@ -32,7 +33,7 @@ from tusp.platform.store.session import Store
 POLL_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
 OTHERS_SECONDS = 1.0
-"""How often cells that another submission runs are looked at."""
+"""How often cells that another submission runs are looked at, and whether this one was called off."""
 
 MAX_CUTS = 3
 """A cell whose worker process died so often in one submission is failed (out of memory, most likely)."""
@@ -45,7 +46,9 @@ class Resources:
     address: str = "local"
     cpus_per_cell: int = 1
     gpus_per_cell: float | None = None
-    """None: a whole GPU each where the cluster has any, none otherwise."""
+    """None: as a measurement on one of them says where the cluster has GPUs, none otherwise."""
+    workers_per_cell: int = 1
+    """Processes that train a cell together; CPUs and GPUs are of each of them."""
 
 
 @dataclass(kw_only=True)
@@ -110,6 +113,9 @@ class Driver:
         """Cells that somebody else is running."""
         self.own_seconds: list[float] = []
         self.device, self.gpus = "cpu", 0.0
+        self.cancelled = False
+        """Somebody called the submission off."""
+        self._running: dict[str, Any] = {}
         self._claimed_at: dict[str, float] = {}
         self._last_heartbeat = self._last_look = 0.0
 
@@ -136,6 +142,7 @@ class Driver:
             device=self.device,
             threads=self.resources.cpus_per_cell,
             gpus=self.gpus,
+            workers=self.resources.workers_per_cell,
         )
 
     def _record(self, cell: str, outcome: Mapping[str, Any]) -> None:
@@ -177,7 +184,7 @@ class Driver:
     # --- the loop ---
 
     def run(self) -> Cluster:
-        """Run until every cell is done or failed, here or elsewhere.
+        """Run until every cell is done or failed, here or elsewhere, or the submission is called off.
 
         Raises:
             UserError: no Ray, or a cell asks for more than it has.
@@ -190,11 +197,12 @@ class Driver:
         self.status.dashboard_url = cluster.dashboard_url
         try:
             self._start(cluster)
-            while self.tasks:
+            while self.tasks and not self.cancelled:
                 self._turn()
                 self.watch(self.status)
                 time.sleep(POLL_SECONDS)
-            self._finish()
+            if not self.cancelled:
+                self._finish()
         finally:
             try:
                 self._release_all()
@@ -205,14 +213,13 @@ class Driver:
     def _start(self, cluster: Cluster) -> None:
         from tusp.jobs.arms import ArmTrials, arm_key
         from tusp.jobs.board import Board
-        from tusp.jobs.slots import SlotGroup, SlotResources
+        from tusp.jobs.slots import RESTARTS, SlotGroup, SlotResources
 
-        gpus = self.resources.gpus_per_cell
-        if gpus is None:
-            gpus = 1.0 if cluster.gpus >= 1 else 0.0
+        cpus, workers = self.resources.cpus_per_cell, self.resources.workers_per_cell
+        gpus = self._gpus_per_cell(cluster)
         self.device, self.gpus = ("cuda" if gpus else "cpu"), gpus
-        cpus = self.resources.cpus_per_cell
-        slots = slot_count(cluster, cpus=cpus, gpus=gpus, cells=len(self.tasks))
+        slots = slot_count(cluster, cpus=cpus, gpus=gpus, cells=len(self.tasks), workers=workers)
+        self._note({"slots": slots, "workers_per_cell": workers, "cpus_per_cell": cpus, "gpus_per_cell": gpus})
         arms: dict[str, list[str]] = {}
         for cell, task in self.tasks.items():
             arms.setdefault(arm_key(task.cell.corpus, task.cell.arm), []).append(cell)
@@ -223,11 +230,13 @@ class Driver:
                 first=first,
                 size=size,
                 board=self._board,
-                resources=SlotResources(cpus=cpus, gpus=gpus),
+                resources=SlotResources(cpus=cpus, gpus=gpus, workers=workers),
                 storage=storage,
                 run=self.submission,
+                # A slot of several workers also starts anew when a cell fails.
+                restarts=RESTARTS + (len(self.tasks) if workers > 1 else 0),
             )
-            for first, size in groups(slots)
+            for first, size in (groups(slots) if workers == 1 else [(slot, 1) for slot in range(slots)])
         ]
         for group in self._groups:
             group.start()
@@ -241,6 +250,46 @@ class Driver:
         )
         self._arms.start()
 
+    def _note(self, notes: Mapping[str, Any]) -> None:
+        """Keep with the submission how its cells are run."""
+        self._running |= notes
+        note_with_submission(self.store, self.submission, {"running": self._running})
+
+    def _gpus_per_cell(self, cluster: Cluster) -> float:
+        """GPUs of one worker: as asked, or as many cells on each GPU as train the most together.
+
+        Raises:
+            UserError: several workers for a cell and less than a GPU for each.
+        """
+        asked, workers = self.resources.gpus_per_cell, self.resources.workers_per_cell
+        if asked is not None:
+            if workers > 1 and 0 < asked < 1:
+                raise UserError(
+                    f"--gpus-per-cell {asked:g} with --workers-per-cell {workers}: workers of one cell cannot share a "
+                    "GPU; give each of them one (--gpus-per-cell 1)"
+                )
+            return asked
+        if cluster.gpus < 1:
+            return 0.0
+        if workers > 1:
+            return 1.0
+        from tusp.jobs.sharing_on_ray import share_gpus
+
+        sharing = share_gpus(
+            cluster,
+            home=self.settings.home,
+            tasks=list(self.tasks.values()),
+            cpus_per_cell=self.resources.cpus_per_cell,
+            say=self._say,
+        )
+        self._note({"cells_per_gpu": sharing.cells_per_gpu, "why": sharing.reason})
+        self._say(f"Cells on each GPU: {sharing.reason}")
+        return sharing.gpus_per_cell
+
+    def _say(self, line: str) -> None:
+        self.status.note = line
+        self.watch(self.status)
+
     def _turn(self) -> None:
         events, free, views = self._ray.get(self._board.poll.remote())
         for event in events:
@@ -249,9 +298,11 @@ class Driver:
             if not self._hand_out_next():
                 break
         now = time.monotonic()
-        if self.others and now - self._last_look > OTHERS_SECONDS:
+        if now - self._last_look > OTHERS_SECONDS:
             self._last_look = now
-            self._look_at_others()
+            self.cancelled = is_cancelled(self.store, self.submission)
+            if self.others:
+                self._look_at_others()
         if self.attempts and now - self._last_heartbeat > HEARTBEAT_SECONDS:
             self._last_heartbeat = now
             self._beat()

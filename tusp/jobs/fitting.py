@@ -65,8 +65,12 @@ def fit_network(
     *,
     report: Report | None,
     checkpoint_seconds: float,
+    rank: int = 0,
 ) -> Fitted:
     """Train the network from the cell's last checkpoint, where there is one.
+
+    Args:
+        rank: of this process among ``job.workers`` that train the network together; only the first keeps anything.
 
     Raises:
         CellError: the training cannot be carried on.
@@ -90,6 +94,8 @@ def fit_network(
         checkpoint_seconds=checkpoint_seconds,
         report=report,
         compile_mode=os.environ.get(COMPILE) or "auto",
+        rank=rank,
+        world_size=job.workers,
     )
     trained = trainer.fit()
 

@@ -24,7 +24,9 @@ class CellJob:
     device: str = "cpu"
     threads: int = 1
     gpus: float = 0.0
-    """GPUs it holds, or the fraction of one."""
+    """GPUs it holds, or the fraction of one; of each of its workers."""
+    workers: int = 1
+    """Processes that train it together; no part of its identity."""
 
     @property
     def folder(self) -> Path:

@@ -20,6 +20,7 @@ from tusp.platform.files import disk_errors_named
 from tusp.platform.identity import fingerprint
 from tusp.platform.processes import this_process
 from tusp.platform.settings import Settings
+from tusp.platform.store.cancelling import CANCELLED
 from tusp.platform.store.record import (
     NOT_DONE,
     add_cells,
@@ -63,7 +64,7 @@ class Submitted:
 
     id: str
     state: str
-    """``done`` or ``failed``."""
+    """``done``, ``failed`` or ``cancelled``."""
     ran: int
     reused: int
     failed: dict[str, str]
@@ -274,7 +275,7 @@ def submit(
         refused=nights.refused,
         process=this_process(),
     )
-    state = "interrupted"
+    state, cancelled = "interrupted", False
     try:
         left = _open_again(store, settings, todo, reuse)
         add_cells(store, submission, [task.cell for task in plan.tasks])
@@ -291,12 +292,14 @@ def submit(
                 recorded=lambda cell: recorded(submission, cell),
             )
             driver.run()
+            cancelled = driver.cancelled
         state = "failed" if status.failed or status.done < status.total else "done"
     finally:
-        finish_submission(store, submission, state)
+        if not cancelled:  # whoever called it off has said so
+            finish_submission(store, submission, state)
     return Submitted(
         id=submission,
-        state=state,
+        state=CANCELLED if cancelled else state,
         ran=status.done - status.reused,
         reused=status.reused,
         failed=dict(status.failed),
