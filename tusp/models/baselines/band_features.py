@@ -42,7 +42,7 @@ TINY: Final = 1e-10
 Matrix = npt.NDArray[np.float32]
 
 
-def _channel_features(epochs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _channel_features(epochs: Matrix) -> npt.NDArray[np.float64]:
     """[n, 3840] to [n, features]. Hjorth's activity, mobility and complexity: Hjorth 1970."""
     frequencies, power = welch(epochs, fs=RATE_HZ, nperseg=SEGMENT, axis=1)
     low, high = BANDS_HZ["delta"][0], BANDS_HZ["beta"][1]
@@ -54,12 +54,12 @@ def _channel_features(epochs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
         for first, last in BANDS_HZ.values()
     ]
     edge = frequencies[(power.cumsum(axis=1) >= 0.95 * total[:, None]).argmax(axis=1)]
-    once, twice = np.diff(epochs, axis=1), np.diff(epochs, n=2, axis=1)
-    activity, of_once, of_twice = (part.var(axis=1) + TINY for part in (epochs, once, twice))
+    once = np.diff(epochs, axis=1)
+    activity, of_once, of_twice = (part.var(axis=1) + TINY for part in (epochs, once, np.diff(once, axis=1)))
     mobility = np.sqrt(of_once / activity)
     complexity = np.sqrt(of_twice / of_once) / mobility
-    centred = epochs - epochs.mean(axis=1, keepdims=True)
-    kurtosis = ((centred**4).mean(axis=1) + TINY) / activity**2
+    squares = np.square(epochs - epochs.mean(axis=1, keepdims=True))
+    kurtosis = (np.square(squares).mean(axis=1) + TINY) / activity**2
     columns = [
         *(np.log10(share + 1e-4) for share in relative),
         np.log10(total + TINY),
@@ -69,7 +69,7 @@ def _channel_features(epochs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
         complexity,
         np.log(kurtosis),
     ]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def night_features(signals: Signals, *, neighbours: int) -> Matrix:
@@ -83,7 +83,7 @@ def night_features(signals: Signals, *, neighbours: int) -> Matrix:
         signals: [channels, n * 3840] at 128 Hz.
     """
     per_channel = [
-        _channel_features(np.asarray(channel, np.float64).reshape(-1, SAMPLES_PER_EPOCH)) for channel in signals
+        _channel_features(np.asarray(channel, np.float32).reshape(-1, SAMPLES_PER_EPOCH)) for channel in signals
     ]
     own = np.concatenate(per_channel, axis=1)
     spread = own.std(axis=0)
