@@ -51,10 +51,17 @@ def expected(
     return signals, stages
 
 
+def size(night: PreparedRecording) -> int:
+    return 2 * 3 * night.n_epochs * SAMPLES_PER_EPOCH
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("most_open", [None, 2])
-def test_windows_are_the_prepared_samples(nights: list[PreparedRecording], threads: int, most_open: int | None) -> None:
-    reader = WindowReader(nights, window_epochs=10, threads=threads, most_open=most_open)
+@pytest.mark.parametrize("held_bytes", [0, 3_000_000, 10**9])
+def test_windows_are_the_prepared_samples(
+    nights: list[PreparedRecording], threads: int, most_open: int | None, held_bytes: int
+) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=threads, most_open=most_open, held_bytes=held_bytes)
     index, start, channels = drawn(30)
     signals, stages = expected(nights, index, start, channels, 10)
     batch = reader.signals(index, start, channels)
@@ -65,6 +72,60 @@ def test_windows_are_the_prepared_samples(nights: list[PreparedRecording], threa
     again = np.full_like(batch, 9)
     assert reader.signals(index, start, channels, out=again) is again
     np.testing.assert_array_equal(again.view(np.uint16), signals.view(np.uint16))
+
+
+@pytest.mark.parametrize("held_bytes", [0, 3_000_000, 10**9])
+def test_views_are_the_prepared_samples_as_far_as_the_night_goes(
+    nights: list[PreparedRecording], held_bytes: int
+) -> None:
+    reader = WindowReader(nights, window_epochs=10, held_bytes=held_bytes)
+    index, start, channels = drawn(40)
+    channels[::3] = channels[::3, ::-1]  # in any order
+    signals, _ = expected(nights, index, start, channels, 10)
+    for window, found in enumerate(reader.views(index, start, channels)):
+        assert len(found) == 2
+        for position, view in enumerate(found):
+            n = min(10, LENGTHS[index[window]] - start[window]) * SAMPLES_PER_EPOCH
+            assert (view.dtype, view.shape) == (np.float16, (n,))
+            np.testing.assert_array_equal(view.view(np.uint16), signals[window, position, :n].view(np.uint16))
+
+
+def test_nights_are_held_once_and_as_far_as_the_budget_goes(nights: list[PreparedRecording]) -> None:
+    budget = size(nights[1]) + size(nights[2])
+    reader = WindowReader(nights, window_epochs=10, held_bytes=budget)
+    ((first,), (second,), (other,)) = reader.views([1, 1, 2], [0, 0, 1], [[0], [0], [2]])
+    assert np.shares_memory(first, second) and not np.shares_memory(first, other)
+    assert (reader.bytes_held, reader.n_open) == (budget, 0)
+    whole = reader.held(1)
+    assert whole is not None and np.shares_memory(whole, first)
+    np.testing.assert_array_equal(whole.view(np.uint16), np.load(nights[1].folder / SIGNALS).view(np.uint16))
+    # The budget is used up: other nights are read from their files, and nobody makes room for them.
+    ((one,), (again,)) = reader.views([0, 0], [0, 0], [[0], [0]])
+    assert not np.shares_memory(one, again)
+    assert reader.held(0) is None
+    assert (reader.bytes_held, reader.n_open) == (budget, 1)
+    reader.close()
+    assert (reader.bytes_held, reader.n_open) == (0, 0)
+    np.testing.assert_array_equal(first[:9], whole[0, :9])  # what is in use stays
+
+
+def test_many_threads_hold_a_night_once(nights: list[PreparedRecording]) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=4, held_bytes=10**9)
+    reader.signals(*drawn(64))
+    assert reader.bytes_held == sum(map(size, nights))
+
+
+def test_a_held_night_outlives_its_file(tmp_path: Path) -> None:
+    torn = night(tmp_path, "n", stages=[0, 1, 2])
+    reader = WindowReader([torn], window_epochs=2, held_bytes=10**9)
+    before = reader.signals([0], [1], [[0, 1]])
+    with (torn.folder / SIGNALS).open("r+b") as stream:
+        stream.truncate(5000)  # under a memory map this would end the process
+    np.testing.assert_array_equal(reader.signals([0], [1], [[0, 1]]), before)
+    other = WindowReader([torn], window_epochs=2, held_bytes=10**9)
+    with pytest.raises(DataError, match="prepare the corpus again"):
+        other.views([0], [0], [[0, 1]])
+    assert other.bytes_held == 0
 
 
 def open_files() -> int:
@@ -85,23 +146,26 @@ def test_few_files_stay_open(nights: list[PreparedRecording]) -> None:
 
 
 def test_a_reader_travels_to_another_process(nights: list[PreparedRecording]) -> None:
-    reader = WindowReader(nights, window_epochs=10, threads=2)
+    reader = WindowReader(nights, window_epochs=10, threads=2, held_bytes=10**9)
     batch = reader.signals(*drawn(8))
     sent = pickle.dumps(reader)
     assert len(sent) < 20_000, "signals were sent"
     other = pickle.loads(sent)
-    assert other.n_open == 0
+    assert (other.n_open, other.bytes_held) == (0, 0)
     np.testing.assert_array_equal(other.signals(*drawn(8)), batch)
 
 
+@pytest.mark.parametrize("held_bytes", [0, 10**9])
 @pytest.mark.parametrize("start", [-1, 30, 99])
-def test_a_window_outside_its_night_is_refused(nights: list[PreparedRecording], start: int) -> None:
-    reader = WindowReader(nights, window_epochs=10, threads=2)
+def test_a_window_outside_its_night_is_refused(nights: list[PreparedRecording], start: int, held_bytes: int) -> None:
+    reader = WindowReader(nights, window_epochs=10, threads=2, held_bytes=held_bytes)
     with pytest.raises(IndexError, match="no epoch"):
         reader.signals([1, 0, 1, 0], [0, start, 0, start], [[0, 2]] * 4)
     for channel in (3, -1):
         with pytest.raises(IndexError, match="no channel"):
             reader.signals([0], [0], [[0, channel]])
+        with pytest.raises(IndexError, match="no channel"):
+            reader.views([0], [0], [[0, channel]])
 
 
 def test_an_array_of_another_shape_is_refused(nights: list[PreparedRecording]) -> None:

@@ -3,7 +3,11 @@
 A window is a few hundred kilobytes in one piece for each channel, so what costs time is everything but copying:
 opening files, checking headers, reading stages. All of that is done once a night. Samples are read straight into the
 batch: the first visit to a memory map costs more than the copy, and a file that is cut short under a map ends the
-process, while a read that comes back short is an error with a name. Only numpy and the standard library are needed.
+process, while a read that comes back short is an error with a name.
+
+The copy itself costs memory's bandwidth twice, so nights may also be held in memory, read once each, and their windows
+handed out as views that whoever needs them converts or sends on in a single pass. Only numpy and the standard library
+are needed.
 """
 
 from __future__ import annotations
@@ -64,6 +68,7 @@ class WindowReader:
         window_epochs: int,
         threads: int = 1,
         most_open: int | None = None,
+        held_bytes: int = 0,
     ) -> None:
         """Nothing is opened before it is read.
 
@@ -73,17 +78,23 @@ class WindowReader:
             threads: copy with that many threads. More than one helps where one core cannot use all of the memory's
                 bandwidth; the windows are the same.
             most_open: files kept open (default: a quarter of those that the process may open, at most 4096).
+            held_bytes: memory for whole nights. A night is read into it when it is first used, and stays; once it is
+                full, windows of other nights are read from their files. (Windows are drawn at random: to make room
+                for a night would cost the reading of a whole night for one window, again and again.)
         """
         self.recordings = tuple(recordings)
         self.window_epochs = window_epochs
         self.threads = threads
         self.most_open = most_open if most_open is not None else _files_allowed()
+        self.held_bytes = held_bytes
         self._forget()
 
     def _forget(self) -> None:
         self._files: OrderedDict[int, _OpenFile] = OrderedDict()
         self._begins: dict[int, int] = {}
         self._stages: dict[int, npt.NDArray[np.int8]] = {}
+        self._held: dict[int, npt.NDArray[np.float16] | None] = {}
+        self._bytes = 0
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -95,7 +106,7 @@ class WindowReader:
         self._forget()
 
     def close(self) -> None:
-        """Let go of all files; reading opens them again."""
+        """Let go of all files and held nights; reading opens them again. Views that are in use stay whole."""
         if self._pool is not None:
             self._pool.shutdown()
         self._forget()
@@ -104,6 +115,89 @@ class WindowReader:
     def n_open(self) -> int:
         """Files that are kept open now."""
         return len(self._files)
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory that nights are held in now."""
+        return self._bytes
+
+    def held(self, recording: int) -> npt.NDArray[np.float16] | None:
+        """A whole night in memory, float16 [channels, epochs x 3840], shared by all windows; None where it has no room.
+
+        It is not to be written to: every later window would show it. (numpy is not told so, since torch warns of arrays
+        that cannot be written to.)
+
+        Raises:
+            DataError: the file is not what was prepared.
+        """
+        try:
+            return self._held[recording]
+        except KeyError:
+            pass
+        night = self.recordings[recording]
+        shape = len(night.channels), night.n_epochs * SAMPLES_PER_EPOCH
+        n_bytes = 2 * shape[0] * shape[1]
+        with self._lock:
+            if recording not in self._held:
+                fits = self._bytes + n_bytes <= self.held_bytes
+                self._held[recording] = _whole_night(night, np.empty(shape, np.float16)) if fits else None
+                self._bytes += n_bytes if fits else 0
+            return self._held[recording]
+
+    def views(
+        self, recording: npt.ArrayLike, start: npt.ArrayLike, channels: npt.ArrayLike
+    ) -> list[tuple[npt.NDArray[np.float16], ...]]:
+        """Windows without a copy, where their nights are held; else each is read into memory of its own.
+
+        Args:
+            recording: [n] index of each window's night.
+            start: [n] first epoch of each window, inside its night.
+            channels: [n, channels] rows of the night's signals.
+
+        Returns:
+            For each window, for each of its channels, float16 [window_epochs x 3840], or as many samples as its night
+            still has. Not to be written to (see :meth:`held`).
+
+        Raises:
+            DataError: a file is not what was prepared.
+            IndexError: a start or a channel lies outside its night.
+        """
+        nights, starts = np.asarray(recording).tolist(), np.asarray(start).tolist()
+        found = []
+        for index, epoch, rows in zip(nights, starts, np.asarray(channels).tolist(), strict=True):
+            first, n = self._span(index, epoch, rows)
+            held = self.held(index) if self.held_bytes else None
+            if held is not None:
+                found.append(tuple(held[row, first : first + n] for row in rows))
+            else:
+                window = np.empty((len(rows), n), np.float16)
+                self._read(index, first, rows, window)
+                found.append(tuple(window))
+        return found
+
+    def _span(self, recording: int, start: int, rows: Sequence[int]) -> tuple[int, int]:
+        """First sample of a window and how many of it its night has.
+
+        Raises:
+            IndexError: the start or a channel lies outside the night.
+        """
+        night = self.recordings[recording]
+        n_samples = night.n_epochs * SAMPLES_PER_EPOCH
+        first = start * SAMPLES_PER_EPOCH
+        if not 0 <= first < n_samples:
+            raise IndexError(f"{night.name}: no epoch {start} in this night")
+        for channel in rows:
+            if not 0 <= channel < len(night.channels):
+                raise IndexError(f"{night.name}: no channel {channel} in this night")
+        return first, min(self.window_epochs * SAMPLES_PER_EPOCH, n_samples - first)
+
+    def _read(self, recording: int, first: int, rows: Sequence[int], out: npt.NDArray[np.float16]) -> None:
+        """Read samples from ``first`` on of some channels into ``out`` [channels, samples], from the file."""
+        night = self.recordings[recording]
+        file, data_begins = self._signals_file(recording)
+        n_samples = night.n_epochs * SAMPLES_PER_EPOCH
+        for target, channel in zip(out, rows, strict=True):
+            _read_exactly(night, file.handle, target, data_begins + 2 * (channel * n_samples + first))
 
     def _signals_file(self, recording: int) -> tuple[_OpenFile, int]:
         """The open file of a night's signals and its byte at which they begin.
@@ -192,26 +286,16 @@ class WindowReader:
         begin: int,
         end: int,
     ) -> None:
-        length = self.window_epochs * SAMPLES_PER_EPOCH
         for window in range(begin, end):
-            night = self.recordings[nights[window]]
-            n_samples = night.n_epochs * SAMPLES_PER_EPOCH
-            first = starts[window] * SAMPLES_PER_EPOCH
-            if not 0 <= first < n_samples:
-                raise IndexError(f"{night.name}: no epoch {starts[window]} in this night")
-            file, data_begins = self._signals_file(nights[window])
-            held = min(length, n_samples - first)
-            for position, channel in enumerate(rows[window]):
-                if not 0 <= channel < len(night.channels):
-                    raise IndexError(f"{night.name}: no channel {channel} in this night")
-                target = out[window, position]
-                try:
-                    n_bytes = os.preadv(file.handle, [target[:held]], data_begins + 2 * (channel * n_samples + first))
-                except OSError as error:
-                    raise _unreadable(night, error.strerror or str(error)) from error
-                if n_bytes != 2 * held:
-                    raise _unreadable(night, "shorter than it was when it was opened")
-                target[held:] = 0
+            first, n = self._span(nights[window], starts[window], rows[window])
+            target = out[window]
+            held = self.held(nights[window]) if self.held_bytes else None
+            if held is None:
+                self._read(nights[window], first, rows[window], target[:, :n])
+            else:
+                for position, channel in enumerate(rows[window]):
+                    target[position, :n] = held[channel, first : first + n]
+            target[:, n:] = 0
 
     def stages(self, recording: npt.ArrayLike, start: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Stages of a batch, int8 [n, window_epochs], -1 where unscored and where the night has ended."""
@@ -221,6 +305,38 @@ class WindowReader:
             stages = self.stages_of(night)[first : first + self.window_epochs]
             out[window, : len(stages)] = stages
         return out
+
+
+def _whole_night(night: PreparedRecording, signals: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
+    """Fill ``signals`` [channels, epochs x 3840] with a night's samples.
+
+    Raises:
+        DataError: the file is not what was prepared.
+    """
+    begins = int(night.signals().offset)  # checks header and size
+    try:
+        with (night.folder / SIGNALS).open("rb", buffering=0) as stream:
+            _read_exactly(night, stream.fileno(), signals.reshape(-1), begins)
+    except OSError as error:
+        raise _unreadable(night, error.strerror or str(error)) from error
+    return signals
+
+
+def _read_exactly(night: PreparedRecording, handle: int, out: npt.NDArray[np.float16], begins: int) -> None:
+    """Fill ``out`` [n], contiguous, from byte ``begins`` of a file.
+
+    Raises:
+        DataError: the file cannot be read or is too short.
+    """
+    done, place = 0, out.view(np.uint8)
+    while done < len(place):  # one call reads at most 2 GiB
+        try:
+            n = os.preadv(handle, [place[done:]], begins + done)
+        except OSError as error:
+            raise _unreadable(night, error.strerror or str(error)) from error
+        if n == 0:
+            raise _unreadable(night, "shorter than it was when it was opened")
+        done += n
 
 
 def _unreadable(night: PreparedRecording, reason: str) -> DataError:
