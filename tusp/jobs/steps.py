@@ -48,7 +48,7 @@ class Stepper:
             micro_batch: windows computed at a time; 0 for all.
         """
         self.network, self.optimizer, self.loss = network, optimizer, loss
-        self.call = call
+        self.call = network if call is None else call
         self.device, self.precision, self.peers = device, precision, peers
         self.micro_batch = micro_batch
         self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
@@ -70,7 +70,7 @@ class Stepper:
         seed = np.random.SeedSequence([*key, _FORWARD, first]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(seed >> np.uint64(1)))
         with autocast(self.precision, self.device):
-            return (self.call or self.network)(signals)
+            return self.call(signals)
 
     def _gradients(self, signals: Tensor, stages: Tensor, key: Sequence[int]) -> Tensor:
         """Leave the gradients of the batch's loss in the parameters and return the loss."""
@@ -131,6 +131,6 @@ class Stepper:
                 "let fewer cells share the device"
             )
         self.micro_batch = (size + 1) // 2
-        self.call = None  # compiled for another shape
+        self.call = self.network  # what was compiled is for another shape
         log.warning("out of memory with %d windows at a time, now with %d (%s)", size, self.micro_batch, reason)
         release_memory(self.device)
