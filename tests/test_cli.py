@@ -35,7 +35,19 @@ def listed(*arguments: str) -> list[str]:
 
 
 def test_help_lists_exactly_the_commands_that_exist() -> None:
-    assert sorted(listed()) == ["datasets", "db", "doctor", "mlflow", "report", "score", "status", "submit", "validate"]
+    assert sorted(listed()) == [
+        "cancel",
+        "datasets",
+        "db",
+        "doctor",
+        "logs",
+        "mlflow",
+        "report",
+        "score",
+        "status",
+        "submit",
+        "validate",
+    ]
     assert sorted(listed("datasets")) == [
         "add",
         "audit",

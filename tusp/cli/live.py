@@ -68,7 +68,7 @@ class Live:
         self._last_line = 0.0
         self._last_done = -1
         self._dashboard_said = False
-        self._note_said = False
+        self._note_said = ""
 
     def __enter__(self) -> Live:
         if self._visible and self._panel:
@@ -82,9 +82,9 @@ class Live:
             self._panel.stop()
 
     def show(self, status: Status) -> None:
-        """Bring the view up to date; a note is printed once, whether the view is visible or not."""
-        if status.note and not self._note_said:
-            self._note_said = True
+        """Bring the view up to date; every note is printed once, whether the view is visible or not."""
+        if status.note and status.note != self._note_said:
+            self._note_said = status.note
             errors.print(status.note, markup=False, soft_wrap=True)
         if not self._visible:
             return

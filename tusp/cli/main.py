@@ -9,7 +9,9 @@ import typer
 
 from tusp import __version__
 from tusp.cli import context, datasets, db
+from tusp.cli.cancel import cancel
 from tusp.cli.doctor import doctor
+from tusp.cli.logs import logs
 from tusp.cli.mlflow import mlflow
 from tusp.cli.output import errors
 from tusp.cli.report import report
@@ -29,7 +31,9 @@ app = typer.Typer(
 
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(db.app, name="db")
+app.command("cancel")(cancel)
 app.command("doctor")(doctor)
+app.command("logs")(logs)
 app.command("mlflow")(mlflow)
 app.command("report")(report)
 app.command("score")(score)

@@ -15,6 +15,7 @@ from tusp.cli.output import console, errors, print_json, print_table
 from tusp.platform.errors import CellError, UserError
 
 if TYPE_CHECKING:
+    from tusp.jobs.driver import Resources
     from tusp.jobs.recipes import Recipe
     from tusp.jobs.submit import Prepared, Todo
     from tusp.platform.settings import Settings
@@ -80,11 +81,18 @@ def submit(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to run on (TUSP_ADDRESS). Default: a Ray of its own.")
     ] = None,
-    cpus_per_cell: Annotated[int, typer.Option(min=1, help="CPU threads of one cell.")] = 1,
+    cpus_per_cell: Annotated[int, typer.Option(min=1, help="CPU threads of each worker of a cell.")] = 1,
     gpus_per_cell: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of one cell, or a fraction. Default: one if there are any."),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="GPUs of each worker of a cell, or a fraction of one. auto: as many cells share a GPU as train the "
+            "most together, which is measured once; none where there is no GPU.",
+        ),
+    ] = "auto",
+    workers_per_cell: Annotated[
+        int, typer.Option(min=1, help="Processes that train one cell together, with the same batch.")
+    ] = 1,
     reuse: Annotated[str, typer.Option(help="missing (run what is not done), never or only.")] = "missing",
     rule: Annotated[str, typer.Option(help="Scoring rule of the report at the end: trim30 or full.")] = "trim30",
     mlflow: Annotated[bool, typer.Option(help="Keep the MLflow mirror up to date.")] = True,
@@ -114,6 +122,7 @@ def submit(
         raise UserError(f"--rule {rule}: must be one of {', '.join(RULES)}")
     if experiment not in EXPERIMENTS:
         raise UserError(f"--experiment {experiment}: must be one of {', '.join(EXPERIMENTS)}")
+    resources = _resources(cpus_per_cell, gpus_per_cell, workers_per_cell)
     request = Request(
         ablation=ablation,
         recipe=with_settings(recipe_called(recipe), set_ or ()),
@@ -140,14 +149,38 @@ def submit(
     if not as_json:
         _announce(nights, todo, request.recipe)
     if dry_run:
-        _show_plan(todo, as_json=as_json)
+        _show_plan(todo, replace(resources, address=settings.address), as_json=as_json)
         return
-    result = _run(store, settings, todo, nights, reuse, cpus_per_cell, gpus_per_cell, mlflow=mlflow, quiet=as_json)
+    resources = replace(resources, address=settings.address)
+    result = _run(store, settings, todo, nights, reuse, resources, mlflow=mlflow, quiet=as_json)
+    if result.state == "cancelled":
+        raise CellError(
+            f"submission {result.id} was cancelled; what is done is kept, the same command goes on from here"
+        )
     _report(store, result.id, rule, as_json=as_json)
     if result.failed:
         for cell, reason in result.failed.items():
             errors.print(f"cell {cell[:12]} failed: {reason}", markup=False, soft_wrap=True)
         raise CellError(f"{len(result.failed)} of {len(plan.tasks)} cells failed; `tusp status` has them all")
+
+
+def _resources(cpus: int, gpus: str, workers: int) -> Resources:
+    """What each cell may use.
+
+    Raises:
+        UserError: the number of GPUs is neither ``auto`` nor a number from 0 on.
+    """
+    from tusp.jobs.driver import Resources
+
+    if gpus == "auto":
+        return Resources(cpus_per_cell=cpus, workers_per_cell=workers)
+    try:
+        number = float(gpus)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf") or (number > 1 and number % 1):
+        raise UserError(f"--gpus-per-cell {gpus}: auto, 0, a fraction of a GPU (0.25) or a whole number of them")
+    return Resources(cpus_per_cell=cpus, gpus_per_cell=number, workers_per_cell=workers)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -208,12 +241,11 @@ def _announce(nights: Prepared, todo: Todo, recipe: Recipe) -> None:
     )
 
 
-def _show_plan(todo: Todo, *, as_json: bool) -> None:
+def _show_plan(todo: Todo, resources: Resources, *, as_json: bool) -> None:
     from tusp.jobs.submit import estimate_seconds
-    from tusp.platform.environment import usable_cores
 
     done = {task.cell.id for task in todo.done}
-    seconds, basis = estimate_seconds(todo, slots=usable_cores()) if todo.left else (0.0, "nothing is left to run")
+    seconds, basis = estimate_seconds(todo, resources) if todo.left else (0.0, "nothing is left to run")
     if as_json:
         print_json(
             {
@@ -255,18 +287,15 @@ def _run(
     todo: Todo,
     nights: Prepared,
     reuse: str,
-    cpus: int,
-    gpus: float | None,
+    resources: Resources,
     *,
     mlflow: bool,
     quiet: bool,
 ) -> Any:
     from tusp.cli.live import Live
-    from tusp.jobs.driver import Resources
     from tusp.jobs.mirroring import MirrorProcess
     from tusp.jobs.submit import submit as run
 
-    resources = Resources(address=settings.address, cpus_per_cell=cpus, gpus_per_cell=gpus)
     mirror = MirrorProcess(settings, pictures="tusp.dashboards.figures:cell_pictures") if mlflow and todo.left else None
     if todo.left and not quiet:
         _say("Starting Ray and its workers ..." if settings.address == "local" else f"Joining {settings.address} ...")

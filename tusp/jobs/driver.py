@@ -187,9 +187,10 @@ class Driver:
         """Run until every cell is done or failed, here or elsewhere, or the submission is called off.
 
         Raises:
-            UserError: no Ray, or a cell asks for more than it has.
+            UserError: no Ray, or a cell asks for more than it has, or for more workers than a batch has windows.
             TuspError: the workers could not be kept running.
         """
+        self._refuse_small_batches()
         cluster = connect(self.resources.address)
         import ray
 
@@ -209,6 +210,16 @@ class Driver:
             finally:
                 ray.shutdown()
         return cluster
+
+    def _refuse_small_batches(self) -> None:
+        workers = self.resources.workers_per_cell
+        for task in self.tasks.values():
+            batch = task.cell.plan["recipe"]["batch_size"]
+            if batch < workers:
+                raise UserError(
+                    f"--workers-per-cell {workers}: arm {task.cell.arm} has batches of {batch} windows; each worker "
+                    "needs at least one"
+                )
 
     def _start(self, cluster: Cluster) -> None:
         from tusp.jobs.arms import ArmTrials, arm_key

@@ -14,7 +14,7 @@ from tusp.jobs.driver import Driver, Resources, Status, Watch
 from tusp.jobs.job import forget_cell
 from tusp.jobs.plan import CellTask, CorpusNights, Plan
 from tusp.jobs.recipes import recipe_settings
-from tusp.platform.environment import capture_environment
+from tusp.platform.environment import capture_environment, usable_cores
 from tusp.platform.errors import UserError
 from tusp.platform.files import disk_errors_named
 from tusp.platform.identity import fingerprint
@@ -315,12 +315,12 @@ def _open_again(store: Store, settings: Settings, todo: Todo, reuse: Reuse) -> S
     return todo.left
 
 
-def estimate_seconds(todo: Todo, *, slots: int) -> tuple[float, str]:
+def estimate_seconds(todo: Todo, resources: Resources) -> tuple[float, str]:
     """Seconds that the cells left may take, at most, and what the estimate rests on.
 
-    One training step and one predicted window are timed on this machine, so this takes a few seconds.
+    One training step and one predicted window are timed on this machine's CPU, so this takes a few seconds.
     """
-    from tusp.jobs.timing import time_cell
+    from tusp.jobs.timing import not_measured, time_cell
 
     by_shape: dict[str, float] = {}
     total = 0.0
@@ -329,5 +329,9 @@ def estimate_seconds(todo: Todo, *, slots: int) -> tuple[float, str]:
         if shape not in by_shape:
             by_shape[shape] = time_cell(task)
         total += by_shape[shape]
+    slots = usable_cores() // (resources.cpus_per_cell * resources.workers_per_cell)
     waves = max(1, min(slots, len(todo.left)))
-    return total / waves, f"one step timed here, {waves} cells at a time, every pass used"
+    basis = [f"one step timed here with one thread, {waves} cells at a time, every pass used"]
+    if not any(by_shape.values()):
+        basis = ["baselines only, each takes seconds"]
+    return total / waves, "; ".join([*basis, *not_measured(resources)])

@@ -7,7 +7,9 @@ import time
 import torch
 
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, open_prepared
+from tusp.jobs.driver import Resources
 from tusp.jobs.plan import CellTask
+from tusp.jobs.precision import autocast, resolve_precision
 from tusp.jobs.prediction import window_starts
 from tusp.jobs.recipes import recipe_from_settings
 from tusp.jobs.sampling import channel_choices
@@ -16,18 +18,22 @@ from tusp.platform.stages import UNSCORED
 
 
 def time_cell(task: CellTask) -> float:
-    """Seconds of training (every pass used), validation and prediction of one cell, with one thread on the CPU."""
+    """Seconds of training (every pass used), validation and prediction of one cell, with one thread on the CPU.
+
+    An estimator counts as 0: it takes seconds, which is nothing beside the networks it stands with.
+    """
     plan = task.cell.plan
     recipe, channels = recipe_from_settings(plan["recipe"]), plan["channels"]
     family, settings = from_plan(plan["model"])
+    if family.kind == "estimator":
+        return 0.0
     nights = {
         role: [open_prepared(task.nights[entry["name"]][name]) for entry in plan["corpora"] for name in entry[role]]
         for role in ("train", "validation", "test")
     }
     torch.set_num_threads(1)
-    if family.kind == "estimator":
-        return 0.0  # seconds a night, which is nothing beside the networks it stands with
-    network = family.build(settings)
+    network = family.build(settings, seed=0)
+    precision = resolve_precision(recipe.precision, "cpu")
     window = torch.randn(1, len(channels), recipe.window_epochs * SAMPLES_PER_EPOCH)
 
     def seconds(train: bool) -> float:
@@ -36,9 +42,10 @@ def time_cell(task: CellTask) -> float:
         for _ in range(3):
             began = time.perf_counter()
             with torch.set_grad_enabled(train):
-                output = network(window)
+                with autocast(precision, "cpu"):
+                    output = network(window)
                 if train:
-                    output.square().mean().backward()
+                    output.float().square().mean().backward()
             taken.append(time.perf_counter() - began)
         return min(taken)
 
@@ -57,3 +64,15 @@ def time_cell(task: CellTask) -> float:
     test = windows("test", recipe.prediction_stride, None)
     per_pass = windows_per_pass * per_train + validation * per_window
     return recipe.max_passes * per_pass + test * per_window
+
+
+def not_measured(resources: Resources) -> list[str]:
+    """What an estimate from this machine's CPU does not know of where the cells will run."""
+    said = []
+    if resources.gpus_per_cell != 0 and (resources.address != "local" or torch.cuda.is_available()):
+        said.append("cells on a GPU were not measured here and take less")
+    elif resources.address != "local":
+        said.append(f"cells on {resources.address} were not measured here")
+    if resources.workers_per_cell > 1:
+        said.append(f"{resources.workers_per_cell} workers for each cell count as one")
+    return said

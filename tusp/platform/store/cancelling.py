@@ -1,4 +1,4 @@
-"""A submission that somebody calls off, and what is noted with one while it runs."""
+"""Small questions and notes of the commands that look after submissions: called off, noted with, found by its id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from tusp.platform.errors import StoreError, UserError
-from tusp.platform.store.models import Submission, utc_now
+from tusp.platform.store.models import Cell, Submission, utc_now
 from tusp.platform.store.session import Store
 
 CANCELLED = "cancelled"
@@ -41,6 +41,12 @@ def is_cancelled(store: Store, submission_id: str) -> bool:
     """Whether somebody called the submission off."""
     with store.reading() as session:
         return session.scalar(select(Submission.state).where(Submission.id == submission_id)) == CANCELLED
+
+
+def cells_like(store: Store, start: str) -> list[str]:
+    """Ids of at most two cells that start like this."""
+    with store.reading() as session:
+        return list(session.scalars(select(Cell.id).where(Cell.id.startswith(start, autoescape=True)).limit(2)))
 
 
 def note_with_submission(store: Store, submission_id: str, notes: Mapping[str, Any]) -> None:
