@@ -51,19 +51,22 @@ class Stepper:
         self.call = network if call is None else call
         self.device, self.precision, self.peers = device, precision, peers
         self.micro_batch = micro_batch
-        self._buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        self._kept = [torch.empty_like(buffer) for buffer in self._buffers]
+        # Moving statistics by type: copying tensors of one type is one operation.
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in network.buffers():
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        self._buffers = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in by_type.values()]
 
     def _keep_buffers(self) -> None:
-        """Moving statistics, so that a step that failed leaves no trace."""
-        if self._buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(self._kept, self._buffers)
+        """So that a step that failed leaves no trace."""
+        with torch.no_grad():
+            for buffers, kept in self._buffers:
+                torch._foreach_copy_(kept, buffers)
 
     def _give_buffers_back(self) -> None:
-        if self._buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(self._buffers, self._kept)
+        with torch.no_grad():
+            for buffers, kept in self._buffers:
+                torch._foreach_copy_(buffers, kept)
 
     def _forward(self, signals: Tensor, key: Sequence[int], first: int) -> Tensor:
         # The network's own draws come from the step, too, or a training that was cut would go on with others.
