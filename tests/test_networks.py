@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from tusp.models.configs import (
 )
 from tusp.models.deepsleepnet import build_deepsleepnet
 from tusp.models.epoch_encoder import SequenceLSTM, same_padding
+from tusp.models.families import family_called, family_names
 from tusp.models.rates import To100Hz
 from tusp.models.tinysleepnet import build_tinysleepnet
 from tusp.models.tinyustaging import parameter_counts
@@ -400,3 +404,26 @@ def test_the_published_training_is_a_recipe(name: str) -> None:
 def test_settings_are_free_of_torch() -> None:
     code = "import sys, tusp.models.configs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- a network of another package ---
+
+
+def test_the_documents_example_is_a_network_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[1] / "docs" / "networks.md").read_text("utf-8")
+    module, points = re.findall(r"```(?:python|toml)\n(.*?)```", document, flags=re.DOTALL)
+    (tmp_path / "my_net.py").write_text(module, "utf-8")
+    declared = tomllib.loads(points)["project"]["entry-points"]["tusp.models"]
+    described = tmp_path / "my_net-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: my-net\nVersion: 1.0\n", "utf-8")
+    lines = [f"{name} = {value}" for name, value in declared.items()]
+    (described / "entry_points.txt").write_text("\n".join(["[tusp.models]", *lines]), "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    family = family_called("my-net")
+    assert "my-net" in family_names()
+    with pytest.raises(UserError, match="width = 0: must be at least 1"):
+        family.settings_from({"width": 0})
+    network = family.build(family.settings_from({"n_channels": 1}), seed=3)
+    assert network(windows(2, 4, 1)).shape == (2, 5, 4)
+    Recipe(name="own", **family.recipe)
