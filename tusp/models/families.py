@@ -60,6 +60,10 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "deepsleepnet": "tusp.models.others:DEEPSLEEPNET",
     "tinysleepnet": "tusp.models.others:TINYSLEEPNET",
     "chambon2018": "tusp.models.others:CHAMBON2018",
+    "band-power": "tusp.models.baselines.families:BAND_POWER",
+    "band-power-boosting": "tusp.models.baselines.families:BAND_POWER_BOOSTING",
+    "transition": "tusp.models.baselines.families:TRANSITION",
+    "majority": "tusp.models.baselines.families:MAJORITY",
 }
 """Module and object of every built-in family."""
 
