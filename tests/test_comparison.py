@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from safetensors.numpy import save_file
 
 from tusp.dashboards.comparison import compare
 from tusp.dashboards.contrast import contrasts, person_f1, specify
-from tusp.dashboards.judged import Judged, judge
+from tusp.dashboards.judged import Judged, Part, judge
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import Report, build_report
 from tusp.dashboards.tables import comparison_lines, leaderboard_table, note_lines
@@ -29,7 +28,8 @@ from tusp.platform.scoring.rules import RULES, check_rule, rule_in_words, rule_m
 from tusp.platform.scoring.sleep_statistics import sleep_statistics
 from tusp.platform.scoring.statistics import nan_mean, pooled_scores
 from tusp.platform.store.entries import EntryNight, NewEntry, add_entries
-from tusp.platform.store.models import COUNT_COLUMNS, Artefact
+from tusp.platform.store.models import Artefact
+from tusp.platform.store.packed import collected
 from tusp.platform.store.session import Store
 
 TRUE = np.repeat(np.arange(5, dtype=np.int8), 10)
@@ -346,7 +346,7 @@ def test_counting_again_gives_what_was_stored(store: Store, tmp_path: Path) -> N
     with store.reading() as session:
         cells = [session.query(Artefact).first().cell_id]  # type: ignore[union-attr]
     again = counts_from_predictions(store, tmp_path, cells, rule="trim30")
-    assert tuple(map(tuple, again[list(COUNT_COLUMNS)].to_numpy().sum(0).reshape(5, 5).tolist())) == stored.confusion
+    assert tuple(map(tuple, again[cells[0], "sedf-sc"].counts.sum(0).tolist())) == stored.confusion
 
 
 def test_a_changed_or_missing_prediction_is_not_counted(store: Store, tmp_path: Path) -> None:
@@ -425,9 +425,11 @@ NIGHTS = st.lists(
 )
 
 
-def frame_of(nights: Sequence[tuple[int, np.ndarray[Any, Any]]], order: Sequence[int]) -> pd.DataFrame:
-    rows = [(0, 0, f"R{n}", f"P{nights[n][0]}", *nights[n][1].ravel().tolist()) for n in order]
-    return pd.DataFrame(rows, columns=["seed", "fold", "recording", "subject", *COUNT_COLUMNS])
+def parts_of(nights: Sequence[tuple[int, np.ndarray[Any, Any]]], order: Sequence[int]) -> list[Part]:
+    """One fold of one seed, its rows in some order."""
+    rows = [("cell", "toy", f"R{n}", "full", "vote", f"P{nights[n][0]}", *nights[n][1].ravel().tolist()) for n in order]
+    (counted,) = collected(rows).values()
+    return [Part(seed=0, fold=0, counted=counted)]
 
 
 @given(NIGHTS)
@@ -437,7 +439,7 @@ def test_perfect_predictions_score_one_in_every_defined_stage(nights: list[tuple
     counts = [
         (person, np.diag([epochs if stage in stages else 0 for stage in range(5)])) for person, stages, epochs in nights
     ]
-    judged = judge(frame_of(counts, range(len(counts))), folds_repeat=False)
+    judged = judge(parts_of(counts, range(len(counts))), folds_repeat=False)
     scores = pooled_scores(judged.by_person, resamples=100)
     present = judged.confusion.sum(1) > 0
     for estimates in scores.stages.values():
@@ -459,7 +461,7 @@ def test_the_order_of_recordings_changes_no_digit(seed: int, order: list[int]) -
 
     def outcome(of: Sequence[int]) -> str:
         judged: dict[str, Judged] = {
-            arm: judge(frame_of(nights, of), folds_repeat=False) for arm, nights in arms.items()
+            arm: judge(parts_of(nights, of), folds_repeat=False) for arm, nights in arms.items()
         }
         specs = specify({arm: {"arm": arm} for arm in arms})
         return repr((

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
@@ -17,6 +17,7 @@ from tusp.platform.scoring.evidence import (
     groups_not_distinguished,
     nadeau_bengio,
     rank_intervals,
+    ranks,
     variance_components,
 )
 from tusp.platform.scoring.statistics import sign_flip_test
@@ -112,10 +113,38 @@ def test_corpora_are_combined_as_statsmodels_does() -> None:
     found = combine_corpora(effects, variances)
     frame = combine_effects(np.array(effects), np.array(variances), method_re="iterated", use_t=True).summary_frame()
     # statsmodels scales the interval by Hartung and Knapp in the row named so.
-    assert found.effect.value == pytest.approx(frame.loc["random effect", "eff"])
+    assert found.effect.value == frame.loc["random effect", "eff"]
     assert found.effect.low < found.effect.value < found.effect.high
     assert found.prediction.low < found.effect.low
     assert found.corpora == 4
+
+
+@given(st.lists(st.tuples(st.floats(-0.2, 0.2), st.floats(1e-6, 1e-2)), min_size=2, max_size=7))
+@settings(max_examples=100, deadline=None)
+def test_corpora_are_combined_to_the_last_digit_as_statsmodels_does(pairs: list[tuple[float, float]]) -> None:
+    effects, variances = (np.array(column) for column in zip(*pairs, strict=True))
+    with np.errstate(all="ignore"):
+        theirs = combine_effects(effects, variances, method_re="iterated", use_t=True)
+    found = combine_corpora(effects.tolist(), variances.tolist())
+    assert found.effect.value == theirs.mean_effect_re
+    assert found.tau == max(0.0, theirs.tau2) ** 0.5
+    half = stats.t.ppf(0.975, len(pairs) - 1) * max(theirs.sd_eff_w_re_hksj, theirs.var_eff_w_re**0.5)
+    assert found.effect.high == pytest.approx(found.effect.value + half, rel=1e-12)
+    if theirs.q > 0:
+        assert found.i_squared == max(0.0, theirs.i2)
+
+
+def test_ranks_are_those_of_scipy() -> None:
+    scores = np.round(np.random.default_rng(2).random((6, 50)), 1)
+    np.testing.assert_array_equal(ranks(scores), stats.rankdata(-scores, axis=0))
+    scores[2, :7] = np.nan
+    np.testing.assert_array_equal(ranks(scores), stats.rankdata(-scores, axis=0, nan_policy="omit"))
+
+
+@pytest.mark.parametrize("arms", [2, 3, 7, 31, 33])
+def test_quantiles_of_the_studentized_range_are_those_of_scipy(arms: int) -> None:
+    quantile = stats.studentized_range.ppf(0.95, arms, np.inf) / np.sqrt(2)
+    assert critical_difference(arms, 5) == pytest.approx(quantile * np.sqrt(arms * (arms + 1) / 30), rel=1e-14)
 
 
 def test_corpora_that_happen_to_agree_do_not_look_certain() -> None:

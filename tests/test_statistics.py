@@ -17,8 +17,9 @@ from tusp.platform.scoring.statistics import (
     percentile_interval,
     person_weights,
     pooled_scores,
-    resampled_counts,
+    resampled_margins,
     sign_flip_test,
+    sign_flip_tests,
 )
 
 relaxed = settings(deadline=None, max_examples=60)
@@ -43,10 +44,21 @@ def test_person_weights_draw_people_with_replacement() -> None:
 
 def test_a_resample_pools_all_counts_of_its_people() -> None:
     counts = some_counts(0, people=4, replicates=2)
-    weights = np.array([[2, 0, 1, 1], [0, 4, 0, 0]])
-    pooled = resampled_counts(counts, weights)
-    np.testing.assert_array_equal(pooled[1, 0], 2 * counts[1, 0] + counts[1, 2] + counts[1, 3])
-    np.testing.assert_array_equal(pooled[0, 1], 4 * counts[0, 1])
+    pooled = resampled_margins(counts, resamples=50, seed=3)
+    weights = person_weights(4, resamples=50, seed=3)
+    expected = np.einsum("bp,rptq->rbtq", weights, counts)
+    np.testing.assert_array_equal(pooled.right, np.einsum("rbtt->rtb", expected))
+    np.testing.assert_array_equal(pooled.true, expected.sum(3).swapaxes(1, 2))
+    np.testing.assert_array_equal(pooled.predicted, expected.sum(2).swapaxes(1, 2))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2**30))
+@relaxed
+def test_whole_numbers_stay_whole_whatever_their_size(seed: int, largest: int) -> None:
+    counts = np.random.default_rng(seed).integers(0, largest, size=(1, 5, 5, 5))
+    pooled = resampled_margins(counts, resamples=20, seed=0)
+    expected = np.einsum("bp,rptq->rtb", person_weights(5, resamples=20, seed=0), counts)
+    np.testing.assert_array_equal(pooled.true, expected)
 
 
 def test_pooled_values_are_the_metrics_of_the_summed_counts() -> None:
@@ -237,3 +249,13 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
             break
         rejected.add(index)
     assert {index for index, p in enumerate(adjusted) if p <= level} == rejected
+
+
+def test_many_tests_at_once_are_the_same_tests() -> None:
+    generator = np.random.default_rng(5)
+    differences = [generator.normal(0.1, 1, size=people) for people in (40, 9, 40, 0, 1, 40, 17)]
+    together = sign_flip_tests(differences, seed=4)
+    alone = [sign_flip_test(values, seed=4) for values in differences]
+    assert repr(together) == repr(alone)
+    with pytest.raises(ValueError, match="one finite difference"):
+        sign_flip_tests([np.array([0.1, np.nan])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from tusp.cli.context import current_settings
 from tusp.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tusp.platform.store.queries import CellSummary, SubmissionRecord
+    from tusp.platform.store.queries import BriefCell, SubmissionRecord
 
 
 def status(
@@ -43,15 +44,22 @@ def status(
             )
         return
     record = queries.get_submission(store, submission)
-    cells = queries.submission_cells(store, record.id)
+    cells, _ = queries.brief_cells(store, [record.id])
     if as_json:
         print_json({**_submission_json(record), "members": [_cell_json(cell) for cell in cells]})
         return
     print_table(
-        ("cell", "corpus", "arm", "fold", "seed", "state", "passes", "validation macro-F1", "reason"),
+        ("cell", "corpus", "arm", "fold", "seed", "state", "passes", "validation macro-F1", "notes"),
         [_cell_row(cell) for cell in cells],
         title=f"{record.id} ({record.state})",
     )
+    _show_running(record)
+    failed = [cell for cell in cells if cell.state == "failed"]
+    for cell in failed:
+        # One line each, however long: a table would break it.
+        console.print(f"cell {cell.id[:12]} failed: {_one_line(cell.error)}", markup=False, soft_wrap=True)
+    if failed:
+        console.print(f"More: tusp logs {failed[0].id[:12]}", markup=False)
 
 
 def _submission_json(record: SubmissionRecord) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def _submission_json(record: SubmissionRecord) -> dict[str, Any]:
         "refused": [dict(row) for row in record.refused],
         "cells": dict(record.cells),
         "reused": record.reused,
+        "running": record.environment.get("running"),
     }
 
 
@@ -82,7 +91,7 @@ def _submission_row(record: SubmissionRecord) -> tuple[object, ...]:
     )
 
 
-def _cell_json(cell: CellSummary) -> dict[str, Any]:
+def _cell_json(cell: BriefCell) -> dict[str, Any]:
     return {
         "id": cell.id,
         "corpus": cell.corpus,
@@ -91,13 +100,12 @@ def _cell_json(cell: CellSummary) -> dict[str, Any]:
         "seed": cell.seed,
         "state": cell.state,
         "error": cell.error,
+        "notes": notes_on(cell.result or {}),
         "result": dict(cell.result) if cell.result else None,
     }
 
 
-def _cell_row(cell: CellSummary) -> tuple[object, ...]:
-    from rich.markup import escape
-
+def _cell_row(cell: BriefCell) -> tuple[object, ...]:
     result = cell.result or {}
     score = result.get("validation_macro_f1")
     return (
@@ -109,5 +117,34 @@ def _cell_row(cell: CellSummary) -> tuple[object, ...]:
         cell.state,
         result.get("passes"),
         None if score is None else f"{score:.3f}",
-        escape(cell.error) if cell.error and cell.state == "failed" else None,
+        notes_on(result) or None,
     )
+
+
+def notes_on(result: Mapping[str, Any]) -> str:
+    """What of a done cell's way of running is not the plain case: precision, pieces of a batch, several workers."""
+    notes = []
+    if result.get("precision") not in (None, "float32"):
+        notes.append(str(result["precision"]))
+    if result.get("micro_batch"):
+        notes.append(f"{result['micro_batch']} windows at a time (memory)")
+    if (result.get("workers") or 1) > 1:
+        notes.append(f"{result['workers']} workers")
+    return ", ".join(notes)
+
+
+def _one_line(error: str | None) -> str:
+    return " ".join((error or "no reason recorded").split())
+
+
+def _show_running(record: SubmissionRecord) -> None:
+    """How the cells were divided among the machine's parts."""
+    running = record.environment.get("running")
+    if not running:
+        return
+    parts = [f"cells at a time: {running['slots']}" if running.get("slots") else ""]
+    if running.get("workers_per_cell", 1) > 1:
+        parts.append(f"{running['workers_per_cell']} workers each")
+    if running.get("cells_per_gpu"):
+        parts.append(f"cells on each GPU: {running['why']}")
+    console.print(", ".join(part for part in parts if part), markup=False, soft_wrap=True)

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
 
 from tusp.dashboards.contrast import Contrast
 from tusp.dashboards.leaderboard import OUTSIDE, Board
 from tusp.datasets.splits import corpus_of
-from tusp.platform.scoring.evidence import Combined, combine_corpora, critical_difference
+from tusp.platform.scoring.evidence import Combined, combine_corpora, critical_difference, ranks
 from tusp.platform.scoring.statistics import Estimate
 
 WITHIN: Final = "within"
@@ -210,8 +209,9 @@ def _diagram(title: str, simulated: bool, boards: Sequence[Board]) -> RankDiagra
     arms = sorted(set.intersection(*(set(of_board) for of_board in scores)))
     if len(arms) < 2:
         return None
-    ranks = np.mean([stats.rankdata([-of_board[arm] for arm in arms]) for of_board in scores], axis=0)
-    order = sorted(zip(arms, ranks.tolist(), strict=True), key=lambda item: (item[1], item[0]))
+    table = np.array([[of_board[arm] for arm in arms] for of_board in scores], dtype=np.float64)
+    mean_ranks = ranks(table.T).mean(axis=1)
+    order = sorted(zip(arms, mean_ranks.tolist(), strict=True), key=lambda item: (item[1], item[0]))
     reach = critical_difference(len(arms), len(boards))
     return RankDiagram(
         title=title,

@@ -25,6 +25,7 @@ from tusp.platform.identity import fingerprint
 from tusp.platform.scoring.rules import rule_in_words
 from tusp.platform.stages import STAGE_NAMES
 from tusp.platform.store.models import Cell, Corpus, Recording, SubmissionCell
+from tusp.platform.store.queries import planned_settings
 from tusp.platform.store.session import Store
 
 UNKNOWN: Final = "not stated"
@@ -251,22 +252,20 @@ def _limits(board: Board, row: Row) -> list[str]:
 
 
 def _settings(store: Store, report: Report, board: Board, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Model and recipe of an arm, as its cells were planned."""
+    """Model and recipe of an arm, as one of its cells was planned."""
     key = board.key
     asked = select(SubmissionCell.cell_id).where(
         SubmissionCell.submission_id.in_([note.id for note in report.submissions])
     )
     wanted = (
-        select(Cell.plan["model"], Cell.plan["recipe"])
-        .where(Cell.id.in_(asked), Cell.corpus == key.trained_on, Cell.simulated == key.simulated)
-        .where(Cell.recipe == key.recipe, Cell.split_hash == key.split_hash, Cell.experiment == key.experiment)
+        select(Cell.id)
+        .where(Cell.id.in_(asked), Cell.corpus == key.trained_on, Cell.settings.startswith(row.settings or ""))
         .order_by(Cell.id)
+        .limit(1)
     )
     with store.reading() as session:
-        for model, recipe in session.execute(wanted):
-            if fingerprint({"model": model or {}, "recipe": recipe or {}})[:12] == row.settings:
-                return model or {}, recipe or {}
-    return {}, {}
+        cell_id = session.scalar(wanted)
+    return ({}, {}) if cell_id is None or row.settings is None else planned_settings(store, cell_id)
 
 
 def _text(value: object) -> str:

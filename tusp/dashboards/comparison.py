@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from tusp.dashboards.contrast import ALPHA, Folds, person_f1, true_stage_f1
 from tusp.dashboards.frames import ReportCell
-from tusp.dashboards.judged import Judged
+from tusp.dashboards.judged import Judged, Part
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.evidence import (
     PairTest,
@@ -23,8 +23,8 @@ from tusp.platform.scoring.evidence import (
     rank_intervals,
     variance_components,
 )
-from tusp.platform.scoring.metrics import Floats, macro_f1
-from tusp.platform.scoring.statistics import Estimate, nan_mean, person_weights, resampled_counts
+from tusp.platform.scoring.metrics import Floats, Margins, f1_of, macro
+from tusp.platform.scoring.statistics import Estimate, nan_mean, pooled_margins, resampled_margins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,14 @@ def compare(rows: Mapping[str, Judged], *, seeded: Collection[str], resamples: i
     Returns:
         Nothing where fewer than two rows share a person.
     """
-    people, counts = _same_people(rows, seeded)
-    if len(rows) < 2 or not people:
+    if len(rows) < 2:
         return NOTHING_COMPARED
-    ranks = rank_intervals(_resampled_macro_f1(counts, resamples=resamples, seed=seed))
+    people, counts = _same_people(rows, seeded)
+    if not people:
+        return NOTHING_COMPARED
+    ranks = rank_intervals(
+        {name: _resampled_macro_f1(rows[name], each, resamples=resamples, seed=seed) for name, each in counts.items()}
+    )
     pairs = all_pairs({name: nan_mean(person_f1(each), axis=-1) for name, each in counts.items()}, seed=seed)
     order = sorted(rows, key=lambda name: (ranks[name].value, name))
     return Comparison(
@@ -83,15 +87,17 @@ def seed_components(judged: Judged) -> VarianceComponents | None:
     return variance_components(np.stack([nan_mean(scores[of_seed == seed]) for seed in seeds], axis=1))
 
 
-def fold_plan(cells: Sequence[ReportCell], scored: pd.DataFrame, corpus: str) -> Folds | None:
+def fold_plan(cells: Sequence[ReportCell], parts: Sequence[Part], corpus: str) -> Folds | None:
     """Who is tested in which fold, and how many for each one trained on; None with fewer than two folds.
 
     Args:
         cells: cells of the board.
-        scored: their counts with ``fold`` and ``subject``; every person must have one fold.
+        parts: their counts; every person must have one fold.
         corpus: corpus judged on.
     """
-    of_person = dict(zip(scored["subject"].tolist(), scored["fold"].tolist(), strict=True))
+    of_person: dict[str, int] = {}
+    for fold, nights in sorted({(part.fold, part.counted.nights) for part in parts}, key=lambda item: item[0]):
+        of_person |= dict.fromkeys(nights.subjects, fold)
     folds = len(set(of_person.values()))
     if folds < 2:
         return None
@@ -115,34 +121,39 @@ def _same_people(rows: Mapping[str, Judged], seeded: Collection[str]) -> tuple[t
 
     Of arms only what every arm judged counts, seed by seed; where they have no seed in common, each has its own.
     """
-    everybody = sorted(set.intersection(*(set(judged.people) for judged in rows.values()))) if rows else []
+    everybody = tuple(sorted(set.intersection(*(set(judged.people) for judged in rows.values()))))
     if not everybody:
         return (), {}
     arms = [judged for name, judged in rows.items() if name in seeded]
     shared = tuple(r for r in arms[0].replicates if all(r in arm.replicates for arm in arms)) if arms else ()
-    parts = {
-        name: judged.part(tuple(everybody), shared if shared and name in seeded else judged.replicates)
-        for name, judged in rows.items()
-    }
-    counts = {name: matrix for name, (matrix, _) in parts.items()}
-    present = {name: there for name, (_, there) in parts.items()}
+    counts: dict[str, Counts] = {}
+    present: dict[str, npt.NDArray[np.bool_]] = {}
+    for name, judged in rows.items():
+        replicates = shared if shared and name in seeded else judged.replicates
+        counts[name], present[name] = judged.part(everybody, replicates)
     if shared:
         in_all = np.logical_and.reduce([there for name, there in present.items() if name in seeded])
         for name in set(present) & set(seeded):
-            counts[name], present[name] = np.where(in_all[..., None, None], counts[name], 0), in_all
+            if not in_all.all():
+                counts[name] = np.where(in_all[..., None, None], counts[name], 0)
+            present[name] = in_all
     kept = np.logical_and.reduce([there.any(0) for there in present.values()])
     people = tuple(person for person, there in zip(everybody, kept, strict=True) if there)
-    return people, {name: matrix[:, kept] for name, matrix in counts.items()}
+    return people, counts if kept.all() else {name: matrix[:, kept] for name, matrix in counts.items()}
 
 
-def _resampled_macro_f1(counts: Mapping[str, Counts], *, resamples: int, seed: int) -> dict[str, Floats]:
-    """Pooled macro-F1 [1 + resamples] of every row, the observed one first, with the same resamples of people."""
-    people = next(iter(counts.values())).shape[1]
-    found = {name: nan_mean(macro_f1(each.sum(1)))[None] for name, each in counts.items()}
-    if people < 2:
-        return found
-    drawn = person_weights(people, resamples=resamples, seed=seed)
-    return {
-        name: np.concatenate([found[name], nan_mean(macro_f1(resampled_counts(each, drawn)))])
-        for name, each in counts.items()
-    }
+def _resampled_macro_f1(judged: Judged, counts: Counts, *, resamples: int, seed: int) -> Floats:
+    """Pooled macro-F1 [1 + resamples] of a row over some people, the observed one first; the same resamples of people
+    for every row."""
+    observed = _macro_f1(pooled_margins(counts))
+    if counts.shape[1] < 2:
+        return observed
+    if counts is judged.by_person:
+        drawn = judged.resampled(resamples=resamples, seed=seed)
+    else:
+        drawn = resampled_margins(counts, resamples=resamples, seed=seed)
+    return np.concatenate([observed, _macro_f1(drawn)])
+
+
+def _macro_f1(of: Margins) -> Floats:
+    return nan_mean(macro(f1_of(of), axis=-2))

@@ -20,16 +20,17 @@ import numpy as np
 from tusp.dashboards.judged import Judged
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.evidence import FoldTest, nadeau_bengio
-from tusp.platform.scoring.metrics import Floats, f1
+from tusp.platform.scoring.metrics import Floats, Margins, f1, f1_of
 from tusp.platform.scoring.statistics import (
     Estimate,
+    has_stages,
     holm,
     nan_mean,
     paired_interval,
     percentile_interval,
-    person_weights,
-    resampled_counts,
-    sign_flip_test,
+    pooled_margins,
+    resampled_margins,
+    sign_flip_tests,
 )
 from tusp.platform.stages import STAGE_NAMES
 
@@ -237,8 +238,8 @@ def _evaluate(
     spec: ContrastSpec, arms: Mapping[str, Judged], *, folds: Folds | None, resamples: int, seed: int
 ) -> tuple[ContrastSpec, Contrast] | None:
     sides = [arms[arm] for arm in spec.weights]
-    everybody = sorted({person for side in sides for person in side.people})
-    common = tuple(person for person in everybody if all(person in side.people for side in sides))
+    everybody = set().union(*(side.people for side in sides))
+    common = tuple(sorted(everybody.intersection(*(side.people for side in sides))))
     replicates = tuple(r for r in sides[0].replicates if all(r in side.replicates for side in sides[1:]))
     if not common or not replicates:
         return None
@@ -248,24 +249,29 @@ def _evaluate(
     people = tuple(person for person, kept in zip(common, judged, strict=True) if kept)
     if not people:
         return None
-    counts = [np.where(both[..., None, None], matrix, 0)[:, judged] for matrix, _ in parts]
+    counts = [matrix for matrix, _ in parts]
+    if not both.all():
+        counts = [np.where(both[..., None, None], matrix, 0)[:, judged] for matrix in counts]
     weights = list(spec.weights.values())
     per_stage = sum(w * person_f1(matrix) for w, matrix in zip(weights, counts, strict=True))
     assert isinstance(per_stage, np.ndarray)
     differences = nan_mean(per_stage, axis=-1)
-    test = sign_flip_test(differences, seed=seed)
-    stages = []
-    for code, stage in enumerate(STAGE_NAMES):
-        having = per_stage[:, code][~np.isnan(per_stage[:, code])]
-        stages.append(
-            StageContrast(
-                stage=stage,
-                effect=paired_interval(having, resamples=resamples, seed=seed),
-                p=sign_flip_test(having, seed=seed).p,
-                p_holm=float("nan"),
-                people=having.size,
-            )
+    of_stages = [values[~np.isnan(values)] for values in per_stage.T]
+    test, *stage_tests = sign_flip_tests([differences, *of_stages], seed=seed)
+    stages = [
+        StageContrast(
+            stage=stage,
+            effect=paired_interval(having, resamples=resamples, seed=seed),
+            p=tested.p,
+            p_holm=float("nan"),
+            people=having.size,
         )
+        for stage, having, tested in zip(STAGE_NAMES, of_stages, stage_tests, strict=True)
+    ]
+    drawn = [
+        side.resampled(resamples=resamples, seed=seed) if matrix is side.by_person and len(people) > 1 else None
+        for side, matrix in zip(sides, counts, strict=True)
+    ]
     return spec, Contrast(
         name=spec.name,
         kind=spec.kind,
@@ -275,10 +281,10 @@ def _evaluate(
         p_holm=float("nan"),
         exact=test.exact,
         people=len(people),
-        left_out=tuple(person for person in everybody if person not in set(people)),
+        left_out=tuple(sorted(set(everybody) - set(people))),
         improved=int((differences > 0).sum()),
         worsened=int((differences < 0).sum()),
-        pooled=_pooled(counts, weights, resamples=resamples, seed=seed),
+        pooled=_pooled(counts, weights, drawn, resamples=resamples, seed=seed),
         stages=tuple(stages),
         verdict="",
         variance=float(differences.var(ddof=1)) / len(people) if len(people) > 1 else float("nan"),
@@ -305,22 +311,26 @@ def person_f1(counts: Counts) -> Floats:
     return nan_mean(true_stage_f1(counts))
 
 
-def _pooled(counts: Sequence[Counts], weights: Sequence[float], *, resamples: int, seed: int) -> Estimate:
+def _pooled(
+    counts: Sequence[Counts], weights: Sequence[float], drawn: Sequence[Margins | None], *, resamples: int, seed: int
+) -> Estimate:
     """The combination of pooled macro-F1; no interval where a macro mean has none (see ``pooled_scores``)."""
 
-    def combined(pooled: Sequence[Counts | Floats]) -> Floats:
-        each = [nan_mean(nan_mean(true_stage_f1(one), axis=-1)) for one in pooled]
+    def combined(pooled: Sequence[Margins]) -> Floats:
+        each = [nan_mean(nan_mean(np.where(one.true > 0, f1_of(one), np.nan), axis=-2)) for one in pooled]
         return np.asarray(sum(weight * macro_f1 for weight, macro_f1 in zip(weights, each, strict=True)))
 
-    value = float(combined([one.sum(1) for one in counts]))
+    value = float(combined([pooled_margins(one) for one in counts])[0])
     people = counts[0].shape[1]
     with_stage = (counts[0].sum((0, 3)) > 0).sum(0)
     if people < 2 or (with_stage == 1).any():
         return Estimate(value=value)
-    drawn = person_weights(people, resamples=resamples, seed=seed)
-    pooled = [resampled_counts(one, drawn) for one in counts]
+    pooled = [
+        known or resampled_margins(one, resamples=resamples, seed=seed)
+        for one, known in zip(counts, drawn, strict=True)
+    ]
     values = combined(pooled)
-    values[~(pooled[0].sum((0, 3))[:, with_stage > 0] > 0).all(1)] = np.nan
+    values[~has_stages(pooled[0], with_stage)] = np.nan
     low, high = percentile_interval(values)
     return Estimate(value=value, low=float(low), high=float(high))
 

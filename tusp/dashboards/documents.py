@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final
 
 from tusp.dashboards.across import Forest, Matrix, RankDiagram
 from tusp.dashboards.contrast import Contrast
@@ -19,6 +17,9 @@ from tusp.platform.scoring.evidence import FoldTest, PairTest, VarianceComponent
 from tusp.platform.scoring.sleep_statistics import UNITS, Agreement
 from tusp.platform.scoring.statistics import CONFIDENCE, Estimate
 from tusp.platform.stages import STAGE_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA: Final = "tusp-report/1"
 """Name and version of the JSON document; the number is raised when a field changes its meaning."""
@@ -73,6 +74,8 @@ def report_document(report: Report) -> dict[str, Any]:
 
 def report_frame(report: Report) -> pd.DataFrame:
     """The report as one long table, a row per figure; NaN means not scored (empty in the CSV)."""
+    import pandas as pd  # only here: it takes as long to import as the rest of a report
+
     rows = [row for board in report.boards for row in _frame_rows(board)]
     rows += [row for forest in report.across.forests for row in _forest_rows(forest, report.rule)]
     return pd.DataFrame.from_records(rows, columns=list(FRAME_COLUMNS))

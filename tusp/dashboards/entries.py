@@ -9,15 +9,16 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from tusp.dashboards.judged import Judged, judge
+from tusp.dashboards.judged import Judged, Part, judge
 from tusp.platform.errors import UserError
+from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.metrics import accuracy, kappa, macro_f1
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.scoring.statistics import PooledScores, nan_mean, pooled_scores
+from tusp.platform.stages import N_STAGES
 from tusp.platform.store.entries import EntryCounts, EntryRecord, entry_counts, list_entries
-from tusp.platform.store.models import COUNT_COLUMNS
+from tusp.platform.store.packed import Counted, Nights
 from tusp.platform.store.session import Store
 
 IMPORTED: Final = "imported"
@@ -190,12 +191,10 @@ def _row(
 ) -> EntryRow:
     """A row of one entry, or of the mean of several (each a replicate)."""
     all_rows = [(place, row) for place, record in enumerate(records) for row in counts[record.id]]
-    judged_rows = [(place, row) for place, row in all_rows if any(row.counts)] or all_rows
-    frame = pd.DataFrame(
-        [(place, 0, row.recording, row.subject, *row.counts) for place, row in judged_rows],
-        columns=["seed", "fold", "recording", "subject", *COUNT_COLUMNS],
+    judged = judge(
+        [Part(seed=place, fold=0, counted=_counted(counts[record.id])) for place, record in enumerate(records)],
+        folds_repeat=False,
     )
-    judged = judge(frame, folds_repeat=False)
     scored: dict[str, int] = {}
     for _, row in all_rows:
         if row.n_scored:
@@ -228,6 +227,12 @@ def _row(
         provenance=first.provenance if whole else {"scorers": [record.name for record in records]},
         protocols=first.protocols if whole else _mean_protocols(records),
     )
+
+
+def _counted(rows: Sequence[EntryCounts]) -> Counted:
+    ordered = sorted(rows, key=lambda row: row.recording)
+    counts: Counts = np.array([row.counts for row in ordered], dtype=np.int64).reshape(-1, N_STAGES, N_STAGES)
+    return Counted(nights=Nights.of({row.recording: row.subject for row in ordered}), counts=counts)
 
 
 def _mean_protocols(records: Sequence[EntryRecord]) -> dict[str, Any]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import select
 
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.report import Report
 from tusp.datasets.splits import corpus_of
-from tusp.platform.identity import fingerprint
-from tusp.platform.store.models import Cell, Corpus, Curve, SubmissionCell
+from tusp.platform.store.models import Corpus
+from tusp.platform.store.queries import BriefCell, brief_cells, curve_scores
 from tusp.platform.store.session import Store
-
-_BATCH: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,38 +104,20 @@ def _facts(name: str, card: Mapping[str, Any], *, simulated: bool) -> CorpusFact
 
 
 def _training(store: Store, report: Report) -> tuple[TrainingGroup, ...]:
-    ids = [note.id for note in report.submissions]
-    boards = {(*_group(board.key),) for board in report.boards}
-    columns = (
-        Cell.id, Cell.simulated, Cell.experiment, Cell.corpus, Cell.protocol, Cell.folds, Cell.recipe, Cell.split_hash,
-        Cell.arm, Cell.seed, Cell.fold, Cell.result, Cell.plan["model"], Cell.plan["recipe"],
-    )  # fmt: skip
-    asked = select(SubmissionCell.cell_id).where(SubmissionCell.submission_id.in_(ids))
+    boards = {_group(board.key) for board in report.boards}
+    cells, _ = brief_cells(store, [note.id for note in report.submissions])
+    done = [cell for cell in cells if cell.state == "done" and _group(cell) in boards]
     # The latest of several cells that did the same stands for them, as on the boards.
-    wanted = select(*columns).where(Cell.state == "done", Cell.id.in_(asked)).order_by(Cell.done_at, Cell.id)
-    latest: dict[tuple[Any, ...], tuple[str, Mapping[str, Any]]] = {}
-    with store.reading() as session:
-        for cell_id, *place, result, model, recipe in session.execute(wanted):
-            group, (arm, seed, fold) = tuple(place[:7]), place[7:]
-            if group in boards:
-                settings = fingerprint({"model": model or {}, "recipe": recipe or {}})[:12]
-                latest[(group, arm, settings, seed, fold)] = (cell_id, result or {})
-        points: dict[str, list[tuple[int, float]]] = {}
-        cells = [cell_id for cell_id, _ in latest.values()]
-        for start in range(0, len(cells), _BATCH):
-            for cell_id, number, score in session.execute(
-                select(Curve.cell_id, Curve.pass_number, Curve.validation_macro_f1)
-                .where(Curve.cell_id.in_(cells[start : start + _BATCH]))
-                .order_by(Curve.cell_id, Curve.pass_number)
-            ):
-                points.setdefault(cell_id, []).append((number, float("nan") if score is None else score))
+    done.sort(key=lambda cell: (cell.done_at.isoformat() if cell.done_at else "", cell.id))
+    latest = {(_group(cell), cell.arm, cell.settings[:12], cell.seed, cell.fold): cell for cell in done}
+    points = curve_scores(store, [cell.id for cell in latest.values()])
     groups: dict[tuple[Any, ...], list[TrainingCurve]] = {}
-    for (group, arm, settings, seed, fold), (cell_id, result) in sorted(latest.items()):
-        if cell_id in points:
-            passes, scores = zip(*points[cell_id], strict=True)
+    for (group, arm, settings, seed, fold), cell in sorted(latest.items(), key=lambda item: item[0]):
+        if cell.id in points:
+            passes, scores = points[cell.id]
             curve = TrainingCurve(
                 arm=arm, settings=settings, fold=fold, seed=seed, passes=passes, macro_f1=scores,
-                best_pass=result.get("best_pass"),
+                best_pass=(cell.result or {}).get("best_pass"),
             )  # fmt: skip
             groups.setdefault(group, []).append(curve)
     names = ("simulated", "experiment", "trained_on", "protocol", "folds", "recipe", "split_hash")
@@ -146,5 +126,7 @@ def _training(store: Store, report: Report) -> tuple[TrainingGroup, ...]:
     )
 
 
-def _group(key: BoardKey) -> tuple[Any, ...]:
-    return (key.simulated, key.experiment, key.trained_on, key.protocol, key.folds, key.recipe, key.split_hash)
+def _group(of: BoardKey | BriefCell) -> tuple[Any, ...]:
+    """What is trained alike."""
+    trained_on = of.trained_on if isinstance(of, BoardKey) else of.corpus
+    return of.simulated, of.experiment, trained_on, of.protocol, of.folds, of.recipe, of.split_hash

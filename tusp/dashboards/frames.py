@@ -1,4 +1,4 @@
-"""From the store to frames: which cells a report is about, and one row of counts per cell and recording.
+"""From the store: which cells a report is about, and the counts of each on every corpus it was judged on.
 
 The same SQL runs on SQLite and PostgreSQL. Nothing is averaged here, and nothing that is missing disappears:
 cells that are not done stay in the selection with their state and reason.
@@ -7,36 +7,27 @@ cells that are not done stay in the selection with their state and reason.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import pandas as pd
-from sqlalchemy import select
-
 from tusp.dashboards.predictions import counts_from_predictions
 from tusp.platform.errors import UserError
-from tusp.platform.identity import fingerprint
-from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.rules import RULES, check_rule
-from tusp.platform.stages import N_STAGES
-from tusp.platform.store.models import COUNT_COLUMNS, Cell, Count, SubmissionCell
+from tusp.platform.store.packed import CountedCells, read_counted
 from tusp.platform.store.queries import (
-    CellSummary,
+    BriefCell,
     SubmissionRecord,
+    brief_cells,
     get_submission,
     list_submissions,
-    submission_cells,
+    planned_models,
 )
 from tusp.platform.store.session import Store
 
-VOTE = "vote"
-"""Channel choice that reports are about: probabilities summed over all channel pairs."""
-
 Variant: TypeAlias = tuple[str, str]
-"""An arm's name and the hash of its model and recipe: two arms of one name but other settings never mix."""
+"""An arm's name and the hash of its model, channels and recipe: two arms of one name but other settings never mix."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -57,9 +48,13 @@ class BoardKey:
 class ReportCell:
     """A cell as a report needs it."""
 
-    summary: CellSummary
-    variant: Variant
+    summary: BriefCell
     judged_on: tuple[str, ...]
+
+    @property
+    def variant(self) -> Variant:
+        """Which arm it is."""
+        return self.summary.arm, self.summary.settings
 
     def key(self, corpus: str) -> BoardKey:
         """The board of this cell for one corpus it is judged on."""
@@ -75,15 +70,16 @@ class ReportCell:
             split_hash=cell.split_hash,
         )
 
-    def test_recordings(self, corpus: str) -> set[str]:
-        """Recordings of one corpus that the plan says this cell judges; empty where the plan does not say."""
-        return set(_planned_part(self.summary.plan, corpus).get("test", {}))
+    def test_names_hash(self, corpus: str) -> str | None:
+        """Hash of the recordings of one corpus that the plan says this cell judges; None where it names none."""
+        part = self.summary.judged.get(corpus, {})
+        return str(part["names"]) if part.get("tested") else None
 
     def test_share(self, corpus: str) -> float | None:
         """Recordings of one corpus tested over those trained on; None where the plan does not say, or it trains on
         none."""
-        part = _planned_part(self.summary.plan, corpus)
-        trained, tested = len(part.get("train", ())), len(part.get("test", ()))
+        part = self.summary.judged.get(corpus, {})
+        trained, tested = part.get("trained", 0), part.get("tested", 0)
         return tested / trained if trained and tested else None
 
 
@@ -99,8 +95,11 @@ class Selection:
     members: Mapping[str, frozenset[str]]
     """Submission id to the ids of its cells."""
 
-    counts: pd.DataFrame
-    """One row per done cell and recording: ``cell, corpus, recording, subject`` and the 25 count columns."""
+    counts: CountedCells
+    """Counts of every done cell on each corpus it was judged on."""
+
+    models: Mapping[str, Mapping[str, Any]]
+    """Model in the plan of each variant, by the hash of its settings."""
 
     superseded: int
     """Done cells left out because a later one did the same (only when everything is selected)."""
@@ -141,12 +140,8 @@ def select_results(
     if submission is not None and everything:
         raise UserError("--submission and --all exclude each other: one submission, or all of them")
     submissions = _submissions(store, submission, everything=everything, needed=not outside)
-    by_id: dict[str, ReportCell] = {}
-    members: dict[str, frozenset[str]] = {}
-    for record in submissions:
-        asked = submission_cells(store, record.id)
-        members[record.id] = frozenset(cell.id for cell in asked)
-        by_id.update({cell.id: _report_cell(cell) for cell in asked})
+    asked, members = brief_cells(store, [record.id for record in submissions])
+    by_id = {cell.id: ReportCell(summary=cell, judged_on=tuple(cell.judged)) for cell in asked}
     known = sorted({name for cell in by_id.values() for name in cell.judged_on})
     if corpus is not None:
         if corpus not in known and corpus not in outside:
@@ -155,36 +150,30 @@ def select_results(
             others = ", ".join(named) or "none"
             hint = f"did you mean {nearest[0]}?" if nearest else f"judged are {others}"
             raise UserError(f"nothing in this report is judged on corpus {corpus!r}; {hint}")
-        by_id = {
-            key: ReportCell(summary=cell.summary, variant=cell.variant, judged_on=(corpus,))
-            for key, cell in by_id.items()
-            if corpus in cell.judged_on
-        }
+        by_id = {key: replace(cell, judged_on=(corpus,)) for key, cell in by_id.items() if corpus in cell.judged_on}
     cells, superseded = _latest(by_id.values())
+    done = [cell.summary.id for cell in cells if cell.summary.state == "done"]
     if rule in RULES or home is None:
-        counts = _count_frame(store, submissions, cells, rule=rule, corpus=corpus)
+        with store.reading() as session:
+            counts = read_counted(session, done, rule=rule, corpus=corpus)
     else:
-        done = [cell.summary.id for cell in cells if cell.summary.state == "done"]
-        counts = in_order(counts_from_predictions(store, home, done, rule=rule, corpus=corpus))
+        counts = counts_from_predictions(store, home, done, rule=rule, corpus=corpus)
     return Selection(
         rule=rule,
         submissions=tuple(submissions),
         cells=tuple(cells),
         members=members,
         counts=counts,
+        models=_models(store, cells),
         superseded=superseded,
     )
 
 
-def matrices(frame: pd.DataFrame) -> Counts:
-    """The counts of a frame as int64 [rows, 5, 5]."""
-    return frame[list(COUNT_COLUMNS)].to_numpy(dtype=np.int64).reshape(-1, N_STAGES, N_STAGES)
-
-
-def in_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """By corpus, person, recording and cell: the database's own order differs between engines; figures and resamples
-    must not."""
-    return frame.sort_values(["corpus", "subject", "recording", "cell"], kind="stable").reset_index(drop=True)
+def _models(store: Store, cells: Iterable[ReportCell]) -> dict[str, Mapping[str, Any]]:
+    """The model of every variant, from the plan of one of its cells."""
+    one_of = {cell.summary.settings: cell.summary.id for cell in cells}
+    models = planned_models(store, list(one_of.values()))
+    return {settings: {"family": "tinyustaging", **models[cell_id]} for settings, cell_id in one_of.items()}
 
 
 def _submissions(store: Store, submission: str | None, *, everything: bool, needed: bool) -> list[SubmissionRecord]:
@@ -199,28 +188,6 @@ def _submissions(store: Store, submission: str | None, *, everything: bool, need
     if not found and needed:
         raise UserError("nothing was submitted yet; `tusp submit --ablation csja` makes the first results")
     return found[::-1]
-
-
-def _report_cell(cell: CellSummary) -> ReportCell:
-    settings = {"model": cell.plan.get("model", {}), "recipe": cell.plan.get("recipe", {})}
-    parts: Sequence[Mapping[str, Any]] = cell.plan.get("corpora", ())
-    tested = [str(part["name"]) for part in parts if part.get("test")]
-    names = cell.plan.get("judged_on") or tested or cell.corpus.split("+")
-    judged_on = [names] if isinstance(names, str) else names
-    return ReportCell(
-        summary=cell,
-        variant=(cell.arm, fingerprint(settings)),
-        judged_on=tuple(_corpus_name(name) for name in judged_on),
-    )
-
-
-def _corpus_name(item: Any) -> str:
-    return str(item["name"]) if isinstance(item, Mapping) else str(item)
-
-
-def _planned_part(plan: Mapping[str, Any], corpus: str) -> Mapping[str, Any]:
-    parts: Sequence[Mapping[str, Any]] = plan.get("corpora", ())
-    return next((part for part in parts if part.get("name") == corpus), {})
 
 
 def _latest(cells: Iterable[ReportCell]) -> tuple[list[ReportCell], int]:
@@ -244,30 +211,3 @@ def _latest(cells: Iterable[ReportCell]) -> tuple[list[ReportCell], int]:
         return cell.summary.corpus, cell.variant, cell.summary.seed, cell.summary.fold
 
     return sorted(best.values(), key=place_in_report), superseded
-
-
-def _count_frame(
-    store: Store,
-    submissions: Sequence[SubmissionRecord],
-    cells: Sequence[ReportCell],
-    *,
-    rule: str,
-    corpus: str | None,
-) -> pd.DataFrame:
-    names = ("cell", "corpus", "recording", "subject", *COUNT_COLUMNS)
-    columns = (Count.cell_id, Count.corpus, Count.recording, Count.subject)
-    wanted = (
-        select(*columns, *(getattr(Count, column) for column in COUNT_COLUMNS))
-        .join(Cell, Cell.id == Count.cell_id)
-        .where(Count.rule == rule, Count.channels == VOTE, Cell.state == "done")
-    )
-    ids = [submission.id for submission in submissions]
-    asked = select(SubmissionCell.cell_id).where(SubmissionCell.submission_id.in_(ids))
-    wanted = wanted.where(Count.cell_id.in_(asked))
-    if corpus is not None:
-        wanted = wanted.where(Count.corpus == corpus)
-    with store.reading() as session:
-        rows = session.execute(wanted).all()
-    frame = pd.DataFrame.from_records([tuple(row) for row in rows], columns=list(names))
-    frame = frame[frame["cell"].isin([cell.summary.id for cell in cells])]
-    return in_order(frame)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from tusp.dashboards.entries import HUMAN, HUMAN_MEAN, IMPORTED, EntryRow, HumanCeiling, entry_rows, human_ceiling
-from tusp.dashboards.frames import matrices
 from tusp.dashboards.judged import Judged
 from tusp.dashboards.rows import Row, entry_row
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import list_entries
+from tusp.platform.store.packed import Counted
 from tusp.platform.store.session import Store
 
 AGAINST_OTHERS = "each scorer is judged against the consensus of the other scorers"
@@ -45,14 +43,22 @@ class Guests:
     notes: tuple[str, ...] = ()
 
 
-def truth_of(scored: pd.DataFrame) -> Truth:
-    """What arms were judged on: rows with ``recording, subject`` and the counts, none without an epoch."""
-    stages = matrices(scored).sum(2).tolist()
-    recordings = scored["recording"].tolist()
-    return Truth(
-        stages={name: tuple(row) for name, row in zip(recordings, stages, strict=True)},
-        people=dict(zip(recordings, scored["subject"].tolist(), strict=True)),
-    )
+def truth_of(counted: Iterable[Counted]) -> Truth:
+    """What arms were judged on: their counts, which all have the same truth; recordings without an epoch are left
+    out."""
+    stages: dict[str, tuple[int, ...]] = {}
+    people: dict[str, str] = {}
+    seen = set()
+    for item in counted:
+        nights = item.nights
+        if nights in seen:
+            continue
+        seen.add(nights)
+        epochs = item.counts.sum(2).tolist()
+        for name, subject, row in zip(nights.recordings, nights.subjects, epochs, strict=True):
+            if any(row):
+                stages[name], people[name] = tuple(row), subject
+    return Truth(stages=stages, people=people)
 
 
 def guests(

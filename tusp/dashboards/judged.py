@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from tusp.dashboards.frames import matrices
 from tusp.platform.scoring.counts import Counts
+from tusp.platform.scoring.metrics import Margins
+from tusp.platform.scoring.statistics import resampled_margins
 from tusp.platform.stages import N_STAGES
+from tusp.platform.store.packed import Counted, Nights
 
 Replicate = tuple[int, ...]
 """``(seed,)``; ``(seed, fold)`` where several folds judge the same recordings (hold-out corpora)."""
@@ -46,9 +49,15 @@ class Judged:
         """Scored epochs of the recordings, each recording once however many replicates judged it."""
         return int(self.by_recording.sum((2, 3)).max(0, initial=0).sum())
 
+    def resampled(self, *, resamples: int, seed: int) -> Margins:
+        """Pooled margins of every resample of its people, arrays [R, 5, B]; the last ones are remembered."""
+        return _resampled(self, resamples, seed)
+
     def part(self, people: tuple[str, ...], replicates: tuple[Replicate, ...]) -> tuple[Counts, npt.NDArray[np.bool_]]:
         """``by_person`` and ``present`` of some people and replicates, in the order given; all must be
-        known."""
+        known. Everything there is comes as the very arrays, not as copies."""
+        if people == self.people and replicates == self.replicates:
+            return self.by_person, self.present
         rows = np.array([self.replicates.index(replicate) for replicate in replicates], dtype=np.intp)
         place = {person: index for index, person in enumerate(self.people)}
         columns = np.array([place[person] for person in people], dtype=np.intp)
@@ -56,37 +65,88 @@ class Judged:
         return self.by_person[grid], self.present[grid]
 
 
-def judge(frame: pd.DataFrame, *, folds_repeat: bool) -> Judged:
+@lru_cache(maxsize=24)
+def _resampled(judged: Judged, resamples: int, seed: int) -> Margins:
+    return resampled_margins(judged.by_person, resamples=resamples, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Counts of one cell (or entry) that belong to an arm."""
+
+    seed: int
+    fold: int
+    counted: Counted
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Layout:
+    """Where the recordings of some sets of nights stand when they are put together."""
+
+    recordings: tuple[str, ...]
+    subjects: tuple[str, ...]
+    places: Mapping[str, npt.NDArray[np.intp]]
+    """Of each set of nights, by its id."""
+
+
+@lru_cache(maxsize=64)
+def _layout(sets: frozenset[Nights]) -> _Layout:
+    owners: dict[str, str] = {}
+    for nights in sorted(sets, key=lambda item: item.id):
+        owners |= zip(nights.recordings, nights.subjects, strict=True)
+    recordings = tuple(sorted(owners))
+    place = {name: index for index, name in enumerate(recordings)}
+    return _Layout(
+        recordings=recordings,
+        subjects=tuple(owners[name] for name in recordings),
+        places={nights.id: np.array([place[name] for name in nights.recordings], dtype=np.intp) for nights in sets},
+    )
+
+
+def folds_repeat(parts: Sequence[Part]) -> bool:
+    """Whether several folds of one arm and seed judge the same recording."""
+    layout = _layout(frozenset(part.counted.nights for part in parts))
+    judged: dict[int, npt.NDArray[np.intp]] = {}
+    for part in parts:
+        times = judged.setdefault(part.seed, np.zeros(len(layout.recordings), dtype=np.intp))
+        times[layout.places[part.counted.nights.id]] += part.counted.counts.any((1, 2))
+    return any(int(times.max(initial=0)) > 1 for times in judged.values())
+
+
+def judge(parts: Sequence[Part], *, folds_repeat: bool) -> Judged:
     """Arrange the counts of one arm.
 
     Args:
-        frame: rows with ``seed, fold, recording, subject`` and the count columns, at most one row per
-            recording, fold and seed. Recordings without an epoch under the rule must have been taken out.
+        parts: counts of its cells, at least one; each recording at most once in a fold and seed. Recordings and
+            replicates without an epoch are left out, unless there is no epoch at all.
         folds_repeat: several folds judge the same recordings on this board, so every fold is a replicate.
     """
-    seeds, folds = frame["seed"].tolist(), frame["fold"].tolist()
-    labels: list[Replicate] = [
-        (seed, fold) if folds_repeat else (seed,) for seed, fold in zip(seeds, folds, strict=True)
-    ]
-    replicates = tuple(sorted(set(labels)))
-    people = tuple(sorted(set(frame["subject"])))
-    recordings = tuple(sorted(set(frame["recording"])))
-    owner = dict(zip(frame["recording"].tolist(), frame["subject"].tolist(), strict=True))
-    counts = matrices(frame)
-    row = np.array([replicates.index(label) for label in labels], dtype=np.intp)
-    person = np.searchsorted(np.array(people, dtype=object), frame["subject"].to_numpy(dtype=object))
-    night = np.searchsorted(np.array(recordings, dtype=object), frame["recording"].to_numpy(dtype=object))
-    shape = (N_STAGES, N_STAGES)
-    by_person = np.zeros((len(replicates), len(people), *shape), dtype=np.int64)
-    by_recording = np.zeros((len(replicates), len(recordings), *shape), dtype=np.int64)
-    np.add.at(by_person, (row, person), counts)
-    np.add.at(by_recording, (row, night), counts)
+    layout = _layout(frozenset(part.counted.nights for part in parts))
+    labels: list[Replicate] = [(part.seed, part.fold) if folds_repeat else (part.seed,) for part in parts]
+    replicates = sorted(set(labels))
+    row = {label: index for index, label in enumerate(replicates)}
+    nights = np.zeros((len(replicates), len(layout.recordings), N_STAGES, N_STAGES), dtype=np.int64)
+    for label, part in zip(labels, parts, strict=True):
+        nights[row[label], layout.places[part.counted.nights.id]] += part.counted.counts
+    recordings, subjects = layout.recordings, layout.subjects
+    somewhere: npt.NDArray[np.bool_] = nights.sum((2, 3)) > 0
+    if somewhere.any() and not (somewhere.any(0).all() and somewhere.any(1).all()):
+        kept, those = np.flatnonzero(somewhere.any(0)).tolist(), np.flatnonzero(somewhere.any(1)).tolist()
+        nights = nights[those][:, kept]
+        replicates = [replicates[at] for at in those]
+        recordings, subjects = tuple(recordings[at] for at in kept), tuple(subjects[at] for at in kept)
+    people = sorted(set(subjects))
+    place = {person: index for index, person in enumerate(people)}
+    owner = np.array([place[subject] for subject in subjects], dtype=np.intp)
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(len(people)))
+    by_person = np.add.reduceat(nights[:, order], starts, axis=1)
     return Judged(
-        people=people,
-        replicates=replicates,
+        people=tuple(people),
+        replicates=tuple(replicates),
         by_person=by_person,
         present=by_person.sum((2, 3)) > 0,
         recordings=recordings,
-        by_recording=by_recording,
-        subjects=tuple(owner[name] for name in recordings),
+        by_recording=nights,
+        subjects=subjects,
     )

@@ -3,19 +3,18 @@ named."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
 from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
 from tusp.dashboards.guests import guests, truth_of
-from tusp.dashboards.judged import Judged, judge
+from tusp.dashboards.judged import Judged, Part, folds_repeat, judge
 from tusp.dashboards.published import PublishedRow, published_rows
 from tusp.dashboards.rows import (
     BASELINE,
@@ -33,7 +32,8 @@ from tusp.platform.scoring.evidence import PairTest
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
 from tusp.platform.store.entries import list_entries
-from tusp.platform.store.models import COUNT_COLUMNS
+from tusp.platform.store.packed import Counted
+from tusp.platform.store.queries import planned_tests
 from tusp.platform.store.session import Store
 
 __all__ = [
@@ -175,18 +175,26 @@ def _board(
     store: Store, key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, resamples: int, seed: int
 ) -> Board:
     labels = _labels(cells)
-    frame = _frame_of(key, cells, selection, labels)
-    totals = frame[list(COUNT_COLUMNS)].sum(axis=1)
-    without_epochs = tuple(sorted(set(frame.loc[totals == 0, "recording"])))
-    scored = frame[totals > 0]
-    folds_repeat = bool(scored.duplicated(["arm", "seed", "recording"]).any())
-    judged = {str(arm): judge(part, folds_repeat=folds_repeat) for arm, part in scored.groupby("arm", sort=True)}
+    counted = {
+        cell.summary.id: selection.counts[place]
+        for cell in cells
+        if (place := (cell.summary.id, key.judged_on)) in selection.counts
+    }
+    parts: dict[str, list[Part]] = {}
+    for cell in cells:
+        if cell.summary.id in counted:
+            part = Part(seed=cell.summary.seed, fold=cell.summary.fold, counted=counted[cell.summary.id])
+            parts.setdefault(labels[cell.variant], []).append(part)
+    parts = {arm: of_arm for arm, of_arm in parts.items() if any(part.counted.counts.any() for part in of_arm)}
+    repeated = any(folds_repeat(of_arm) for of_arm in parts.values())
+    judged = {arm: judge(of_arm, folds_repeat=repeated) for arm, of_arm in sorted(parts.items())}
     by_arm: dict[str, list[ReportCell]] = {}
     for cell in cells:
         by_arm.setdefault(labels[cell.variant], []).append(cell)
     arms = [arm_row(arm, of_arm, judged.get(arm), resamples=resamples, seed=seed) for arm, of_arm in by_arm.items()]
-    baseline, baseline_notes = baseline_row(cells, scored, folds_repeat=folds_repeat, resamples=resamples, seed=seed)
-    folds = None if folds_repeat else fold_plan(cells, scored, key.judged_on)
+    baseline, baseline_notes = baseline_row(cells, counted, folds_repeat=repeated, resamples=resamples, seed=seed)
+    everything = [part for of_arm in parts.values() for part in of_arm]
+    folds = None if repeated else fold_plan(cells, everything, key.judged_on)
     board_contrasts = [
         _with_cost(contrast, by_arm)
         for contrast in contrasts(
@@ -198,7 +206,7 @@ def _board(
         corpus=key.judged_on,
         simulated=key.simulated,
         rule=selection.rule,
-        truth=truth_of(scored),
+        truth=truth_of(counted[name] for name in sorted(counted, reverse=True)),
         taken=[*by_arm, BASELINE],
         resamples=resamples,
         seed=seed,
@@ -220,9 +228,9 @@ def _board(
         rule=selection.rule,
         rows=tuple(_in_order([_ranked(row, compared) for row in rows], baseline)),
         contrasts=tuple(board_contrasts),
-        holes=tuple(_holes(key, cells, labels, frame)),
+        holes=tuple(_holes(store, key, cells, labels, counted)),
         refused=tuple(sorted(refused, key=lambda item: (item.corpus, item.recording))),
-        without_epochs=without_epochs,
+        without_epochs=_without_epochs(counted.values()),
         notes=(*_notes(arms, judged, board_contrasts), *baseline_notes, *guest.notes),
         pairs=compared.pairs,
         groups=compared.groups,
@@ -297,19 +305,14 @@ def _labels(cells: Sequence[ReportCell]) -> dict[Variant, str]:
     return {(name, digest): name if names.count(name) == 1 else f"{name} {digest[:6]}" for name, digest in variants}
 
 
-def _frame_of(
-    key: BoardKey, cells: Sequence[ReportCell], selection: Selection, labels: Mapping[Variant, str]
-) -> pd.DataFrame:
-    done = pd.DataFrame(
-        [
-            (cell.summary.id, labels[cell.variant], cell.summary.seed, cell.summary.fold)
-            for cell in cells
-            if cell.summary.state == "done"
-        ],
-        columns=["cell", "arm", "seed", "fold"],
-    )
-    here = selection.counts[selection.counts["corpus"] == key.judged_on]
-    return here.merge(done, on="cell", how="inner", validate="many_to_one")
+def _without_epochs(counted: Iterable[Counted]) -> tuple[str, ...]:
+    """Recordings in which the rule judges nothing."""
+    found: set[str] = set()
+    for item in counted:
+        empty = ~item.counts.any((1, 2))
+        if empty.any():
+            found.update(item.nights.recordings[place] for place in np.flatnonzero(empty).tolist())
+    return tuple(sorted(found))
 
 
 def _specs(
@@ -321,7 +324,7 @@ def _specs(
         members = selection.members[submission.id]
         asked = {cell.variant[0]: cell for cell in cells if cell.summary.id in members}
         order = _reference_first(submission.request.get("arms", {}), set(asked), trained_on)
-        configs = {labels[asked[arm].variant]: dict(asked[arm].summary.plan.get("model", {})) for arm in order}
+        configs = {labels[asked[arm].variant]: selection.models[asked[arm].summary.settings] for arm in order}
         for spec in specify(configs):
             found.setdefault(spec.name, spec)
     return list(found.values())
@@ -338,20 +341,34 @@ def _reference_first(requested: Mapping[str, Any], asked: set[str], trained_on: 
 
 
 def _holes(
-    key: BoardKey, cells: Sequence[ReportCell], labels: Mapping[Variant, str], frame: pd.DataFrame
+    store: Store,
+    key: BoardKey,
+    cells: Sequence[ReportCell],
+    labels: Mapping[Variant, str],
+    counted: Mapping[str, Counted],
 ) -> list[Hole]:
-    holes = []
-    judged: dict[str, set[str]] = {str(cell): set(part) for cell, part in frame.groupby("cell")["recording"]}
-    for cell in sorted(cells, key=lambda c: (labels[c.variant], c.summary.seed, c.summary.fold)):
-        summary, reason = cell.summary, cell.summary.error
-        state = summary.state
-        if state == "done":
-            missing = sorted(cell.test_recordings(key.judged_on) - judged.get(summary.id, set()))
-            if not missing:
-                continue
-            state, reason = "incomplete", f"no counts for {', '.join(missing)}"
-        holes.append(Hole(arm=labels[cell.variant], fold=summary.fold, seed=summary.seed, state=state, reason=reason))
-    return holes
+    """Cells without a result, and done ones that lack a recording of their plan, which is read only for those."""
+    missing: dict[str, list[str]] = {}
+    for cell in cells:
+        summary, planned = cell.summary, cell.test_names_hash(key.judged_on)
+        there = counted.get(summary.id)
+        if summary.state == "done" and planned not in (None, there.nights.names_hash if there else ""):
+            tested = planned_tests(store, [summary.id], key.judged_on)[summary.id]
+            lacking = sorted(tested.difference(there.nights.recordings if there else ()))
+            if lacking:
+                missing[summary.id] = lacking
+    holes = [
+        Hole(
+            arm=labels[cell.variant],
+            fold=summary.fold,
+            seed=summary.seed,
+            state=summary.state if summary.state != "done" else "incomplete",
+            reason=summary.error if summary.state != "done" else f"no counts for {', '.join(missing[summary.id])}",
+        )
+        for cell in cells
+        if (summary := cell.summary).state != "done" or summary.id in missing
+    ]
+    return sorted(holes, key=lambda hole: (hole.arm, hole.seed, hole.fold))
 
 
 def _notes(rows: Sequence[Row], judged: Mapping[str, Judged], found: Sequence[Contrast]) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sqlalchemy import select
 
 from tusp.platform.errors import DataError, UserError
@@ -16,7 +15,8 @@ from tusp.platform.files import disk_errors_named
 from tusp.platform.identity import file_sha256
 from tusp.platform.scoring.counts import confusion
 from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS, rule_mask
-from tusp.platform.store.models import COUNT_COLUMNS, Artefact, Count
+from tusp.platform.store.models import Artefact, Count
+from tusp.platform.store.packed import VOTE, CountedCells, collected
 from tusp.platform.store.session import Store
 
 _BATCH = 500
@@ -113,12 +113,11 @@ def kept_nights(store: Store, home: Path, cells: Collection[str], *, corpus: str
 
 def counts_from_predictions(
     store: Store, home: Path, cells: Collection[str], *, rule: str, corpus: str | None = None
-) -> pd.DataFrame:
+) -> CountedCells:
     """Counts of these done cells under any rule, made from their kept predictions.
 
     Returns:
-        Columns ``cell, corpus, recording, subject`` and the 25 counts, a row a cell and recording, as the store has
-        them for the rules that were counted when the cells ran.
+        By cell and corpus, as the store has them for the rules that were counted when the cells ran.
 
     Raises:
         UserError: rule ``lights`` for a night whose lights are not known.
@@ -144,8 +143,8 @@ def counts_from_predictions(
             raise DataError(
                 f"{where}: the kept prediction of cell {night.cell[:12]} cannot be counted ({error})"
             ) from error
-        rows.append((night.cell, night.corpus, night.recording, night.subject, *matrix.ravel().tolist()))
-    return pd.DataFrame.from_records(rows, columns=["cell", "corpus", "recording", "subject", *COUNT_COLUMNS])
+        rows.append((night.cell, night.corpus, night.recording, rule, VOTE, night.subject, *matrix.ravel().tolist()))
+    return {(cell, name): counted for (cell, name, _, _), counted in collected(rows).items()}
 
 
 def _kept_files(
@@ -166,7 +165,7 @@ def _kept_files(
             }
             judged = (
                 select(Count.cell_id, Count.corpus, Count.recording, Count.subject)
-                .where(Count.cell_id.in_(batch), Count.rule.in_(RULES), Count.channels == "vote")
+                .where(Count.cell_id.in_(batch), Count.rule.in_(RULES), Count.channels == VOTE)
                 .distinct()
             )
             if corpus is not None:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from tusp.dashboards.entries import EntryRow
-from tusp.dashboards.frames import ReportCell, matrices
-from tusp.dashboards.judged import Judged, judge
+from tusp.dashboards.frames import ReportCell
+from tusp.dashboards.judged import Judged, Part, judge
 from tusp.platform.scoring.evidence import VarianceComponents
-from tusp.platform.scoring.metrics import Floats, accuracy, kappa, macro_f1
+from tusp.platform.scoring.metrics import Floats, accuracy_of, f1_of, kappa_of, macro, margins
 from tusp.platform.scoring.sleep_statistics import Agreement
 from tusp.platform.scoring.statistics import Estimate, PooledScores, nan_mean, pooled_scores
 from tusp.platform.stages import N_STAGES
-from tusp.platform.store.models import COUNT_COLUMNS
+from tusp.platform.store.packed import Counted
 
 BASELINE = "majority stage"
 NOTHING: Final = Estimate(value=float("nan"))
@@ -148,18 +147,25 @@ def _figures(judged: Judged | None, *, resamples: int, seed: int) -> dict[str, A
             "recordings": 0,
             "epochs": 0,
         }
-    nights = judged.by_recording
+    drawn = judged.resampled(resamples=resamples, seed=seed) if len(judged.people) > 1 else None
     return {
-        "scores": pooled_scores(judged.by_person, resamples=resamples, seed=seed),
-        "per_recording": {
-            "accuracy": _spread(nan_mean(accuracy(nights))),
-            "macro_f1": _spread(nan_mean(macro_f1(nights))),
-            "kappa": _spread(nan_mean(kappa(nights))),
-        },
+        "scores": pooled_scores(judged.by_person, resamples=resamples, seed=seed, drawn=drawn),
+        "per_recording": {name: _spread(values) for name, values in by_recording(judged).items()},
         "confusion": tuple(tuple(int(n) for n in row) for row in judged.confusion),
         "people": len(judged.people),
         "recordings": len(judged.recordings),
         "epochs": judged.n_epochs,
+    }
+
+
+def by_recording(judged: Judged) -> dict[str, Floats]:
+    """``accuracy``, ``macro_f1`` and ``kappa`` of each recording [N], averaged over the replicates; NaN where not
+    defined."""
+    nights = margins(judged.by_recording)
+    return {
+        "accuracy": nan_mean(accuracy_of(nights)),
+        "macro_f1": nan_mean(macro(f1_of(nights))),
+        "kappa": nan_mean(kappa_of(nights)),
     }
 
 
@@ -174,7 +180,7 @@ def _spread(values: Floats) -> Spread:
 
 def baseline_row(
     cells: Sequence[ReportCell],
-    scored: pd.DataFrame,
+    counted: Mapping[str, Counted],
     *,
     folds_repeat: bool,
     resamples: int,
@@ -184,36 +190,44 @@ def baseline_row(
 
     Its counts are the row sums of any arm's counts on the same recordings (the truth is the same in all of
     them), put into the column of that stage.
+
+    Args:
+        cells: cells of the board.
+        counted: counts of the done ones, by id.
+        folds_repeat: see :func:`tusp.dashboards.judged.judge`.
+        resamples, seed: of the bootstrap over people.
     """
     parts, notes = [], []
-    planned = sorted({cell.summary.fold for cell in cells})
-    done = {fold: [c for c in cells if c.summary.fold == fold and c.summary.state == "done"] for fold in planned}
-    for fold in planned:
-        source = next((cell for cell in done[fold] if (cell.summary.result or {}).get("train_stage_counts")), None)
+    done: dict[int, list[ReportCell]] = {cell.summary.fold: [] for cell in cells}
+    for cell in cells:
+        if cell.summary.state == "done":
+            done[cell.summary.fold].append(cell)
+    for fold, of_fold in sorted(done.items()):
+        source = next((cell for cell in of_fold if (cell.summary.result or {}).get("train_stage_counts")), None)
         if source is None:
-            if done[fold]:
+            if of_fold:
                 notes.append(f"baseline: fold {fold} does not say which stages it was trained on")
             continue
+        if source.summary.id not in counted:
+            continue
         trained = np.asarray((source.summary.result or {})["train_stage_counts"])
-        part = scored[scored["cell"] == source.summary.id]
-        truth = matrices(part).sum(2)
-        counts = np.zeros((len(part), N_STAGES, N_STAGES), dtype=np.int64)
-        counts[:, :, int(trained.argmax())] = truth
-        made = pd.DataFrame(counts.reshape(len(part), N_STAGES**2), columns=list(COUNT_COLUMNS), index=part.index)
-        parts.append(part[["fold", "recording", "subject"]].assign(seed=0).join(made))
-    if not parts or all(part.empty for part in parts):
+        judged = counted[source.summary.id]
+        counts = np.zeros(judged.counts.shape, dtype=np.int64)
+        counts[:, :, int(trained.argmax())] = judged.counts.sum(2)
+        parts.append(Part(seed=0, fold=fold, counted=Counted(nights=judged.nights, counts=counts)))
+    if not any(part.counted.counts.any() for part in parts):
         return None, notes
     row = Row(
         name=BASELINE,
         kind="baseline",
         folds_done=len(parts),
-        folds_planned=len(planned),
+        folds_planned=len(done),
         seeds=(),
         n_parameters=None,
         n_trainable=None,
         training_seconds=float("nan"),
         settings=None,
-        **_figures(judge(pd.concat(parts), folds_repeat=folds_repeat), resamples=resamples, seed=seed),
+        **_figures(judge(parts, folds_repeat=folds_repeat), resamples=resamples, seed=seed),
     )
     return row, notes
 

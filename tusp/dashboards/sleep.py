@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from tusp.dashboards.frames import Selection
 from tusp.dashboards.leaderboard import Board, arm_labels
 from tusp.dashboards.predictions import kept_nights
 from tusp.platform.errors import DataError, UserError
-from tusp.platform.scoring.sleep_statistics import STATISTICS, Agreement, bland_altman, sleep_statistics
+from tusp.platform.scoring.sleep_statistics import (
+    STATISTICS,
+    Agreement,
+    SleepStatistics,
+    bland_altman,
+    sleep_statistics,
+)
 from tusp.platform.stages import UNSCORED
 from tusp.platform.store.session import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Night:
+    """Statistics of one night as a cell predicted them and by the expert."""
+
+    cell: str
+    corpus: str
+    recording: str
+    subject: str
+    predicted: SleepStatistics
+    expert: SleepStatistics
 
 
 def with_sleep(
@@ -33,12 +50,14 @@ def with_sleep(
     """
     if home is None:
         raise UserError("sleep statistics are made from kept predictions, and no home says where they are")
-    frame = _statistics(store, home, selection)
+    nights = _statistics(store, home, selection)
     done = []
     for board in boards:
         labels = arm_labels(selection, board.key)
-        here = frame[(frame["corpus"] == board.key.judged_on) & frame["cell"].isin(labels)]
-        by_arm = dict(iter(here.groupby(here["cell"].map(labels))))
+        by_arm: dict[str, list[_Night]] = {}
+        for night in nights:
+            if night.corpus == board.key.judged_on and night.cell in labels:
+                by_arm.setdefault(labels[night.cell], []).append(night)
         done.append(
             replace(
                 board,
@@ -53,10 +72,10 @@ def with_sleep(
     return tuple(done)
 
 
-def _statistics(store: Store, home: Path, selection: Selection) -> pd.DataFrame:
-    """A row a cell and night: every statistic as predicted and by the expert."""
+def _statistics(store: Store, home: Path, selection: Selection) -> list[_Night]:
+    """Every cell and night."""
     cells = {cell.summary.id: cell for cell in selection.cells if cell.summary.state == "done"}
-    rows = []
+    found = []
     for night in kept_nights(store, home, cells):
         if night.corpus not in cells[night.cell].judged_on:
             continue
@@ -67,26 +86,36 @@ def _statistics(store: Store, home: Path, selection: Selection) -> pd.DataFrame:
                 f"{true.size} true epochs"
             )
         try:
-            found, expert = (
+            said, expert = (
                 sleep_statistics(np.where(true == UNSCORED, UNSCORED, stages)) for stages in (predicted, true)
             )
         except ValueError as error:
             raise DataError(f"{night.corpus} {night.recording}: {error}") from error
-        rows.append(
-            {"cell": night.cell, "corpus": night.corpus, "recording": night.recording, "subject": night.subject}
-            | {f"predicted {name}": getattr(found, name) for name in STATISTICS}
-            | {f"expert {name}": getattr(expert, name) for name in STATISTICS}
+        found.append(
+            _Night(
+                cell=night.cell,
+                corpus=night.corpus,
+                recording=night.recording,
+                subject=night.subject,
+                predicted=said,
+                expert=expert,
+            )
         )
-    columns = [f"{who} {name}" for who in ("predicted", "expert") for name in STATISTICS]
-    return pd.DataFrame(rows, columns=["cell", "corpus", "recording", "subject", *columns])
+    return found
 
 
-def _agreements(frame: pd.DataFrame, *, resamples: int, seed: int) -> tuple[Agreement, ...]:
+def _agreements(nights: Sequence[_Night], *, resamples: int, seed: int) -> tuple[Agreement, ...]:
     """Agreement of every statistic; ``recordings`` counts each night once."""
     found = []
     for name in STATISTICS:
-        predicted, expert = frame[f"predicted {name}"], frame[f"expert {name}"]
-        agreement = bland_altman(predicted, expert, frame["subject"], statistic=name, resamples=resamples, seed=seed)
-        both = frame.loc[predicted.notna() & expert.notna(), "recording"]
-        found.append(replace(agreement, recordings=int(both.nunique())))
+        predicted, expert = (
+            np.array([getattr(source, name) for source in sources], dtype=np.float64)
+            for sources in ([night.predicted for night in nights], [night.expert for night in nights])
+        )
+        agreement = bland_altman(
+            predicted, expert, [night.subject for night in nights], statistic=name, resamples=resamples, seed=seed
+        )
+        both = ~np.isnan(predicted) & ~np.isnan(expert)
+        recordings = {night.recording for night, known in zip(nights, both.tolist(), strict=True) if known}
+        found.append(replace(agreement, recordings=len(recordings)))
     return tuple(found)

@@ -9,12 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tusp.platform.scoring.metrics import Floats
-from tusp.platform.scoring.statistics import CONFIDENCE, Estimate, holm, percentile_interval, sign_flip_test
+from tusp.platform.scoring.statistics import CONFIDENCE, Estimate, holm, percentile_interval, sign_flip_tests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def nadeau_bengio(differences: npt.ArrayLike, *, test_share: float) -> FoldTest:
     Returns:
         NaN with fewer than two folds, or where the differences do not vary.
     """
-    from scipy import stats
+    from scipy import special  # of SciPy only this: scipy.stats takes longer to import than a whole report
 
     values = np.asarray(differences, np.float64)
     values = values[~np.isnan(values)]
@@ -49,7 +50,7 @@ def nadeau_bengio(differences: npt.ArrayLike, *, test_share: float) -> FoldTest:
     if not variance > 0:
         return FoldTest(mean=mean, t=float("nan"), p=float("nan"), folds=values.size)
     t = mean / math.sqrt((1 / values.size + test_share) * variance)
-    return FoldTest(mean=mean, t=t, p=float(2 * stats.t.sf(abs(t), values.size - 1)), folds=values.size)
+    return FoldTest(mean=mean, t=t, p=float(2 * special.stdtr(values.size - 1, -abs(t))), folds=values.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +102,22 @@ def rank_intervals(scores: Mapping[str, Floats]) -> dict[str, Estimate]:
     Args:
         scores: arm to [1 + resamples] scores, the observed one first; all arms over the same people and resamples.
     """
-    from scipy import stats
-
-    names = list(scores)
-    table = np.stack([scores[name] for name in names])
-    ranks = stats.rankdata(-table, axis=0, nan_policy="omit")
     found = {}
-    for name, row in zip(names, np.asarray(ranks, np.float64), strict=True):
+    for name, row in zip(scores, ranks(np.stack(list(scores.values()))), strict=True):
         low, high = percentile_interval(row[1:]) if row.size > 1 else (float("nan"), float("nan"))
         found[name] = Estimate(value=float(row[0]), low=float(low), high=float(high))
+    return found
+
+
+def ranks(scores: Floats) -> Floats:
+    """Ranks along the first axis, 1 the highest score; ties share their mean, NaN has no rank and counts for none.
+
+    As ``scipy.stats.rankdata`` of the negative scores.
+    """
+    found = np.empty(scores.shape)
+    for place, own in enumerate(scores):
+        better, equal = (scores > own).sum(0), (scores == own).sum(0)
+        found[place] = np.where(np.isnan(own), np.nan, better + (equal + 1) / 2)
     return found
 
 
@@ -131,13 +139,15 @@ def all_pairs(scores: Mapping[str, Floats], *, seed: int = 0) -> list[PairTest]:
     Args:
         scores: arm to [people] scores, the same people in the same order; people with a NaN in either are left out.
     """
-    tests = []
-    for first, second in combinations(scores, 2):
-        differences = scores[first] - scores[second]
-        differences = differences[~np.isnan(differences)]
-        test = sign_flip_test(differences, seed=seed)
-        effect = float(differences.mean()) if differences.size else float("nan")
-        tests.append((first, second, effect, test.p, differences.size))
+    names = list(combinations(scores, 2))
+    differences = [scores[first] - scores[second] for first, second in names]
+    differences = [values[~np.isnan(values)] for values in differences]
+    tests = [
+        (first, second, float(values.mean()) if values.size else float("nan"), test.p, values.size)
+        for (first, second), values, test in zip(
+            names, differences, sign_flip_tests(differences, seed=seed), strict=True
+        )
+    ]
     adjusted = holm([p for *_, p, _ in tests])
     return [
         PairTest(first=first, second=second, effect=effect, p=p, p_holm=p_holm, people=people)
@@ -184,10 +194,11 @@ def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Com
     """Random-effects summary of one effect a corpus.
 
     Between-corpora variance by Paule and Mandel (J. Res. Natl. Bur. Stand. 87, 377-385, 1982), interval by Hartung and
-    Knapp (Statistics in Medicine 20, 3875-3889, 2001), as in statsmodels' ``combine_effects``, but never narrower than
-    without their scaling: few corpora that happen to agree would else look certain (G. Knapp and J. Hartung, Statistics
-    in Medicine 22, 2693-2710, 2003). Prediction interval with k - 2 degrees of freedom (J. P. T. Higgins et al., J. R.
-    Statist. Soc. A 172, 137-159, 2009).
+    Knapp (Statistics in Medicine 20, 3875-3889, 2001), but never narrower than without their scaling: few corpora that
+    happen to agree would else look certain (G. Knapp and J. Hartung, Statistics in Medicine 22, 2693-2710, 2003).
+    Prediction interval with k - 2 degrees of freedom (J. P. T. Higgins et al., J. R. Statist. Soc. A 172, 137-159,
+    2009). Mean, variance and spread are those of statsmodels' ``combine_effects`` to the last digit (a test compares
+    them), written out because importing it takes a second that every report would wait for.
 
     Args:
         effects: one a corpus; variances: of each, from people.
@@ -195,40 +206,78 @@ def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Com
     Returns:
         NaN with fewer than two corpora; no prediction interval with fewer than three.
     """
-    from scipy import stats
+    from scipy import special
 
     nan = float("nan")
     nothing = Estimate(value=nan)
     pairs = [(e, v) for e, v in zip(effects, variances, strict=True) if not math.isnan(e) and v > 0]
     if len(pairs) < 2:
         return Combined(effect=nothing, prediction=nothing, tau=nan, i_squared=nan, corpora=len(pairs))
-    from statsmodels.stats.meta_analysis import combine_effects
-
     effect, variance = (np.array(column) for column in zip(*pairs, strict=True))
-    with np.errstate(divide="ignore"):  # effects that are all equal: I squared is then minus infinity, which means 0
-        found = combine_effects(effect, variance, method_re="iterated", use_t=True)
-    mean = float(found.mean_effect_re)
-    spread = max(float(found.sd_eff_w_re_hksj), math.sqrt(float(found.var_eff_w_re)))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 1)) * spread
-    low, high = mean - half, mean + half
-    tau2 = max(0.0, float(found.tau2))
+    tau2 = _paule_mandel(effect, variance)
+    weights = 1 / (variance + tau2)
+    shares = weights / weights.sum()
+    mean = float((shares * effect).sum())
+    sampling = 1 / weights.sum()
+    scaled = (shares * (effect - mean) ** 2).sum() / (len(pairs) - 1)
+    spread = math.sqrt(max(scaled, sampling))
+    half = float(special.stdtrit(len(pairs) - 1, 0.5 + CONFIDENCE / 2)) * spread
     prediction = Estimate(value=mean)
     if len(pairs) >= 3:
-        reach = stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 2) * math.sqrt(tau2 + float(found.var_eff_w_re))
-        prediction = Estimate(value=mean, low=mean - float(reach), high=mean + float(reach))
+        reach = float(special.stdtrit(len(pairs) - 2, 0.5 + CONFIDENCE / 2)) * math.sqrt(tau2 + sampling)
+        prediction = Estimate(value=mean, low=mean - reach, high=mean + reach)
     return Combined(
-        effect=Estimate(value=mean, low=float(low), high=float(high)),
+        effect=Estimate(value=mean, low=mean - half, high=mean + half),
         prediction=prediction,
         tau=math.sqrt(tau2),
-        i_squared=max(0.0, float(found.i2)),
+        i_squared=_i_squared(effect, variance),
         corpora=len(pairs),
     )
+
+
+def _paule_mandel(effect: Floats, variance: Floats) -> float:
+    """Variance between corpora, by the iteration of R. DerSimonian and R. Kacker (Contemporary Clinical Trials 28,
+    105-114, 2007, appendix 8), with the tolerance of statsmodels."""
+    tau2 = 0.0
+    for _ in range(50):
+        weights = 1 / (variance + tau2)
+        squares = (effect - weights.dot(effect) / weights.sum()) ** 2
+        excess = float(weights.dot(squares)) - (len(effect) - 1)
+        if excess < 0:
+            return 0.0
+        if excess <= 1e-5:
+            break
+        tau2 += excess / float((weights**2).dot(squares))
+    return tau2
+
+
+def _i_squared(effect: Floats, variance: Floats) -> float:
+    """Share of Cochran's Q that is above its degrees of freedom; 0 where there is none."""
+    weights = 1 / variance
+    q = float((weights * effect**2).sum() - (weights * effect).sum() ** 2 / weights.sum())
+    return max(0.0, 1 - 1 / (q / (len(effect) - 1))) if q > 0 else 0.0
+
+
+_STUDENTIZED_RANGE: Final = (
+    2.771807648699355, 3.314493155398122, 3.6331595749026278, 3.857655510378623, 4.030092053180576,
+    4.169554155006547, 4.286309409349043, 4.38650911549537, 4.474124221725907, 4.551863584065974,
+    4.621655471868518, 4.684919847313499, 4.7427317076846975, 4.795923860431186, 4.845154183957343,
+    4.890951125576789, 4.933745358126922, 4.973892348748306, 5.0116887941184425, 5.0473848150087655,
+    5.081193155799909, 5.1132962282719765, 5.143851577247147, 5.17299617312959, 5.200849820280358,
+    5.227517890554401, 5.25309353580552, 5.27765949383823, 5.30128957403117, 5.324049888290209,
+)  # fmt: skip
+"""Quantiles at .95 of the studentized range of k = 2, 3, ... means with infinitely many degrees of freedom, as
+``scipy.stats.studentized_range.ppf`` gives them (a test compares)."""
 
 
 def critical_difference(arms: int, corpora: int, *, alpha: float = 0.05) -> float:
     """Nemenyi's critical difference of mean ranks, ``q * sqrt(k (k + 1) / (6 n))`` with q the studentized range over
     sqrt 2 (J. Demsar, JMLR 7, 1-30, 2006). Descriptive here: a handful of corpora cannot carry this test."""
-    from scipy import stats
+    place = arms - 2
+    if alpha == 0.05 and 0 <= place < len(_STUDENTIZED_RANGE):
+        quantile = _STUDENTIZED_RANGE[place]
+    else:
+        from scipy import stats
 
-    q = float(stats.studentized_range.ppf(1 - alpha, arms, np.inf)) / math.sqrt(2)
-    return q * math.sqrt(arms * (arms + 1) / (6 * corpora))
+        quantile = float(stats.studentized_range.ppf(1 - alpha, arms, np.inf))
+    return quantile / math.sqrt(2) * math.sqrt(arms * (arms + 1) / (6 * corpora))

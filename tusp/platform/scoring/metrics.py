@@ -62,41 +62,33 @@ def metrics(counts: npt.ArrayLike) -> Metrics:
 
 def accuracy(counts: npt.NDArray[np.generic]) -> Floats:
     """Share of epochs with the right stage, shape [...]; NaN without epochs."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    return _ratio(_diagonal(matrix).sum(-1), matrix.sum((-2, -1)))
+    return accuracy_of(margins(counts))
 
 
 def kappa(counts: npt.NDArray[np.generic]) -> Floats:
     """Cohen's kappa, shape [...]; NaN without epochs or where chance agreement is already 1."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    total = matrix.sum((-2, -1))
-    # Multiplied out by N^2, so that agreement by chance of exactly 1 is recognised without rounding.
-    chance = (matrix.sum(-1) * matrix.sum(-2)).sum(-1)
-    return _ratio(total * _diagonal(matrix).sum(-1) - chance, total * total - chance)
+    return kappa_of(margins(counts))
 
 
 def precision(counts: npt.NDArray[np.generic]) -> Floats:
     """Precision of each stage, shape [..., 5]: 0 for a true stage never predicted, NaN for one in neither."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    return _per_class(matrix, matrix.sum(-2))
+    return precision_of(margins(counts))
 
 
 def recall(counts: npt.NDArray[np.generic]) -> Floats:
     """Recall of each stage, shape [..., 5]: 0 for a stage predicted but never true, NaN in neither."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    return _per_class(matrix, matrix.sum(-1))
+    return recall_of(margins(counts))
 
 
 def f1(counts: npt.NDArray[np.generic]) -> Floats:
     """F1 of each stage, shape [..., 5]; NaN for a stage in neither truth nor prediction."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    return _ratio(2 * _diagonal(matrix), matrix.sum(-1) + matrix.sum(-2))
+    return f1_of(margins(counts))
 
 
-def macro(per_class: Floats) -> Floats:
-    """Mean over the scored stages of [..., 5], shape [...]; NaN where no stage was scored."""
+def macro(per_class: Floats, *, axis: int = -1) -> Floats:
+    """Mean over the scored stages along an axis of five; NaN where no stage was scored."""
     scored = ~np.isnan(per_class)
-    return _ratio(np.where(scored, per_class, 0.0).sum(-1), scored.sum(-1).astype(np.float64))
+    return _ratio(np.where(scored, per_class, 0.0).sum(axis), scored.sum(axis).astype(np.float64))
 
 
 def macro_f1(counts: npt.NDArray[np.generic]) -> Floats:
@@ -114,16 +106,61 @@ def macro_recall(counts: npt.NDArray[np.generic]) -> Floats:
     return macro(recall(counts))
 
 
-def _diagonal(matrix: Floats) -> Floats:
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Margins:
+    """All that metrics need of counts: right, true and predicted epochs of each stage, of one shape."""
+
+    right: Floats
+    true: Floats
+    predicted: Floats
+    stages: int = -1
+    """Axis of the five stages."""
+
+
+def margins(counts: npt.NDArray[np.generic]) -> Margins:
+    """Of counts [..., 5, 5]: three arrays [..., 5]."""
+    matrix = np.asarray(counts, dtype=np.float64)
+    return Margins(
+        right=np.diagonal(matrix, axis1=-2, axis2=-1), true=matrix.sum(-1), predicted=matrix.sum(-2)
+    )  # fmt: skip
+
+
+def accuracy_of(of: Margins) -> Floats:
+    """:func:`accuracy` without the axis of stages."""
+    return _ratio(of.right.sum(of.stages), of.true.sum(of.stages))
+
+
+def kappa_of(of: Margins) -> Floats:
+    """:func:`kappa` without the axis of stages."""
+    total = of.true.sum(of.stages)
+    # Multiplied out by N^2, so that agreement by chance of exactly 1 is recognised without rounding.
+    chance = (of.true * of.predicted).sum(of.stages)
+    return _ratio(total * of.right.sum(of.stages) - chance, total * total - chance)
+
+
+def precision_of(of: Margins) -> Floats:
+    """:func:`precision` of each stage."""
+    return _per_class(of, of.predicted)
+
+
+def recall_of(of: Margins) -> Floats:
+    """:func:`recall` of each stage."""
+    return _per_class(of, of.true)
+
+
+def f1_of(of: Margins) -> Floats:
+    """:func:`f1` of each stage."""
+    return _ratio(2 * of.right, of.true + of.predicted)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Quotient, NaN where the denominator is 0."""
-    quotient = np.full(np.shape(denominator), np.nan)
-    return np.asarray(np.divide(numerator, denominator, out=quotient, where=denominator != 0), dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.asarray(np.divide(numerator, denominator), dtype=np.float64)
+    return np.where(denominator == 0, np.nan, quotient)
 
 
-def _per_class(matrix: Floats, denominator: Floats) -> Floats:
-    scored = (matrix.sum(-1) + matrix.sum(-2)) > 0
-    return np.where(scored, np.nan_to_num(_ratio(_diagonal(matrix), denominator), nan=0.0), np.nan)
+def _per_class(of: Margins, denominator: Floats) -> Floats:
+    """0 for a stage that was scored but is not in the denominator, NaN for one in neither truth nor prediction."""
+    quotient = np.where(denominator == 0, 0.0, _ratio(of.right, denominator))
+    return np.where((of.true + of.predicted) > 0, quotient, np.nan)

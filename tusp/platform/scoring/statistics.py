@@ -14,19 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tusp.platform.scoring.metrics import (
     Floats,
-    accuracy,
-    f1,
-    kappa,
+    Margins,
+    accuracy_of,
+    f1_of,
+    kappa_of,
     macro,
-    precision,
-    recall,
+    margins,
+    precision_of,
+    recall_of,
 )
 from tusp.platform.stages import N_STAGES
 
@@ -36,6 +38,9 @@ EXACT_PEOPLE: Final = 16
 
 FLIPS: Final = 10_000
 """Sign patterns drawn when there are too many to enumerate."""
+
+_SIGNS_AT_ONCE: Final = 2500
+"""Sign patterns in one product: what fits into the cache."""
 
 PER_STAGE: Final = ("precision", "recall", "f1")
 OVERALL: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa")
@@ -80,16 +85,34 @@ def person_weights(n_people: int, *, resamples: int, seed: int) -> npt.NDArray[n
     """
     if n_people < 1 or resamples < 1:
         raise ValueError(f"a bootstrap needs people and resamples, not {n_people} and {resamples}")
-    return _person_weights(n_people, resamples, seed)
+    return _person_weights(n_people, resamples, seed).astype(np.int64)
 
 
-@lru_cache(maxsize=4)
-def _person_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
-    """The same resamples serve all rows and contrasts of a board; read-only."""
+@lru_cache(maxsize=32)
+def _person_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The same resamples serve all rows and contrasts of a report; read-only, as small as they can be."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n_people, np.full(n_people, 1 / n_people), size=resamples)
-    drawn.flags.writeable = False
-    return drawn
+    small: npt.NDArray[np.unsignedinteger[Any]]
+    small = drawn.astype(np.uint8) if drawn.max() < 256 else drawn.astype(np.uint32)
+    small.flags.writeable = False
+    return small
+
+
+@lru_cache(maxsize=2)
+def _float_weights(n_people: int, resamples: int, seed: int) -> Floats:
+    """``person_weights`` ready for a product; read-only."""
+    weights = _person_weights(n_people, resamples, seed).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
+
+
+@lru_cache(maxsize=2)
+def _turned_weights(n_people: int, resamples: int, seed: int) -> tuple[npt.NDArray[np.float32], int]:
+    """``person_weights`` as float32 [n_people, resamples], and the largest of them; read-only."""
+    weights = np.ascontiguousarray(_person_weights(n_people, resamples, seed).T, dtype=np.float32)
+    weights.flags.writeable = False
+    return weights, int(weights.max())
 
 
 def percentile_interval(values: Floats, *, confidence: float = CONFIDENCE) -> Floats:
@@ -98,27 +121,47 @@ def percentile_interval(values: Floats, *, confidence: float = CONFIDENCE) -> Fl
     Undefined resamples (NaN) are left out; the interval is NaN when fewer than half are defined.
     """
     tail = 50 * (1 - confidence)
-    defined = ~np.isnan(values)
-    enough = defined.sum(0) * 2 >= len(values)
-    # A column of NaN only would warn; it is replaced by the NaN that ``enough`` demands.
-    safe = np.where(enough, values, 0.0)
-    return np.where(enough, np.nanpercentile(safe, [tail, 100 - tail], axis=0), np.nan)
+    columns = np.ascontiguousarray(values.reshape(len(values), -1).T)
+    undefined = np.isnan(columns).sum(1)
+    found = np.full((2, len(columns)), np.nan)
+    whole = undefined == 0
+    if whole.any():
+        found[:, whole] = np.percentile(columns[whole], [tail, 100 - tail], axis=1)
+    for place in np.flatnonzero(~whole & ((len(values) - undefined) * 2 >= len(values))):
+        found[:, place] = np.nanpercentile(columns[place], [tail, 100 - tail])
+    return found.reshape(2, *values.shape[1:])
 
 
-def resampled_counts(counts: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> Floats:
-    """Pooled counts of every resample: [R, P, 5, 5] and [B, P] give [R, B, 5, 5]."""
+def resampled_margins(counts: npt.NDArray[np.integer[Any]], *, resamples: int, seed: int) -> Margins:
+    """Pooled margins of every resample of people: counts [R, P, 5, 5] give arrays [R, 5, B]."""
     replicates, people = counts.shape[:2]
-    flat = counts.reshape(replicates, people, N_STAGES**2).astype(np.float64)
-    return (weights.astype(np.float64) @ flat).reshape(replicates, len(weights), N_STAGES, N_STAGES)
+    parts = (np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2))
+    flat = np.concatenate(parts, axis=-1).astype(np.int64, copy=False)
+    table = flat.transpose(0, 2, 1).reshape(replicates * 3 * N_STAGES, people)
+    weights, most = _turned_weights(people, resamples, seed)
+    # Whole numbers below 2^24 are added up by float32 without rounding, in half the time.
+    exact = int(table.sum(1).max(initial=0)) * most < 2**24
+    kind = np.float32 if exact else np.float64
+    pooled = (table.astype(kind) @ weights.astype(kind, copy=False)).astype(np.float64)
+    pooled = pooled.reshape(replicates, 3, N_STAGES, resamples)
+    return Margins(right=pooled[:, 0], true=pooled[:, 1], predicted=pooled[:, 2], stages=-2)
 
 
-def pooled_values(counts: npt.NDArray[np.generic]) -> dict[str, Floats]:
-    """Every metric of counts [R, ..., 5, 5] averaged over the replicates: name to [...] or [..., 5]."""
-    per_class = {"precision": precision(counts), "recall": recall(counts), "f1": f1(counts)}
+def pooled_margins(counts: npt.NDArray[np.integer[Any]]) -> Margins:
+    """Margins of counts [R, P, 5, 5] pooled over everybody, as one resample: arrays [R, 5, 1]."""
+    pooled = margins(counts.sum(1))
+    return Margins(
+        right=pooled.right[..., None], true=pooled.true[..., None], predicted=pooled.predicted[..., None], stages=-2
+    )
+
+
+def pooled_values(of: Margins) -> dict[str, Floats]:
+    """Every metric of margins [R, 5, B] averaged over the replicates: name to [B] or, per stage, [5, B]."""
+    per_class = {"precision": precision_of(of), "recall": recall_of(of), "f1": f1_of(of)}
     each = {
-        "accuracy": accuracy(counts),
-        "kappa": kappa(counts),
-        **{f"macro_{name}": macro(values) for name, values in per_class.items()},
+        "accuracy": accuracy_of(of),
+        "kappa": kappa_of(of),
+        **{f"macro_{name}": macro(values, axis=-2) for name, values in per_class.items()},
         **per_class,
     }
     return {name: nan_mean(values) for name, values in each.items()}
@@ -132,7 +175,9 @@ def nan_mean(values: Floats, axis: int = 0) -> Floats:
     return np.asarray(np.divide(total, number, out=np.full(np.shape(number), np.nan), where=number > 0))
 
 
-def pooled_scores(counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed: int = 0) -> PooledScores:
+def pooled_scores(
+    counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed: int = 0, drawn: Margins | None = None
+) -> PooledScores:
     """Pooled metrics with percentile intervals from a bootstrap clustered by person.
 
     People are drawn with replacement, all their counts with them (B. Efron and R. Tibshirani, An
@@ -148,20 +193,25 @@ def pooled_scores(counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed:
         counts: [R, P, 5, 5].
         resamples: bootstrap resamples; 2,000 or more for a report.
         seed: of the resampling. The same for every arm, so arms over the same people share their resamples.
+        drawn: ``resampled_margins`` of the same, where they are known already.
     """
     people = counts.shape[1]
-    point = pooled_values(counts.sum(1))
+    point = {name: value[..., 0] for name, value in pooled_values(pooled_margins(counts)).items()}
     bounds = {name: np.full((2, *value.shape), np.nan) for name, value in point.items()}
     if people >= 2:
-        pooled = resampled_counts(counts, person_weights(people, resamples=resamples, seed=seed))
+        pooled = drawn or resampled_margins(counts, resamples=resamples, seed=seed)
         with_stage = (counts.sum((0, 3)) > 0).sum(0)
-        drawn = (pooled.sum((0, 3))[:, with_stage > 0] > 0).all(1)
-        for name, values in pooled_values(pooled).items():
+        said = has_stages(pooled, with_stage)
+        values = pooled_values(pooled)
+        for name, of_stages in values.items():
             if name in PER_STAGE:
-                values[:, with_stage < 2] = np.nan
+                of_stages[with_stage < 2] = np.nan
             elif name.startswith("macro_"):
-                values[~drawn if (with_stage != 1).all() else slice(None)] = np.nan
-            bounds[name] = percentile_interval(values)
+                of_stages[~said if (with_stage != 1).all() else slice(None)] = np.nan
+        stacked = np.concatenate([np.atleast_2d(value) for value in values.values()])
+        found = percentile_interval(stacked.T)
+        for name, place in _places(values).items():
+            bounds[name] = found[:, place].reshape(2, *point[name].shape)
 
     def estimate(name: str, *stage: int) -> Estimate:
         low, high = (float(bound[stage]) for bound in bounds[name])
@@ -171,6 +221,21 @@ def pooled_scores(counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed:
         overall={name: estimate(name) for name in OVERALL},
         stages={name: tuple(estimate(name, stage) for stage in range(N_STAGES)) for name in PER_STAGE},
     )
+
+
+def has_stages(pooled: Margins, with_stage: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+    """Resamples [B] that drew somebody with each stage that somebody has."""
+    return np.asarray((pooled.true.sum(0)[with_stage > 0] > 0).all(0))
+
+
+def _places(values: Mapping[str, Floats]) -> dict[str, slice]:
+    """Where each metric stands when they are stacked."""
+    places, start = {}, 0
+    for name, value in values.items():
+        length = 1 if value.ndim == 1 else len(value)
+        places[name] = slice(start, start + length)
+        start += length
+    return places
 
 
 def sign_flip_test(differences: npt.ArrayLike, *, flips: int = FLIPS, seed: int = 0) -> SignFlip:
@@ -193,17 +258,44 @@ def sign_flip_test(differences: npt.ArrayLike, *, flips: int = FLIPS, seed: int 
     people = values.size
     if people == 0:
         return SignFlip(p=float("nan"), exact=True, patterns=0)
+    p, exact, patterns = _extreme_shares(values[None], flips=flips, seed=seed)
+    return SignFlip(p=float(p[0]), exact=exact, patterns=patterns)
+
+
+def sign_flip_tests(differences: Sequence[Floats], *, flips: int = FLIPS, seed: int = 0) -> list[SignFlip]:
+    """:func:`sign_flip_test` of many lists of differences; those of equally many people share their sign patterns."""
+    found: list[SignFlip | None] = [None] * len(differences)
+    alike: dict[int, list[int]] = {}
+    for place, values in enumerate(differences):
+        alike.setdefault(len(values), []).append(place)
+    for people, places in alike.items():
+        table = np.array([differences[place] for place in places], dtype=np.float64)
+        if people == 0 or not np.isfinite(table).all():
+            shares, exact, patterns = [sign_flip_test(row).p for row in table], True, 0
+        else:
+            p, exact, patterns = _extreme_shares(table, flips=flips, seed=seed)
+            shares = p.tolist()
+        for place, share in zip(places, shares, strict=True):
+            found[place] = SignFlip(p=share, exact=exact, patterns=patterns)
+    return [test for test in found if test is not None]
+
+
+def _extreme_shares(table: Floats, *, flips: int, seed: int) -> tuple[Floats, bool, int]:
+    """p of each row of differences [M, P], whether all patterns were enumerated, and how many patterns there were."""
+    people = table.shape[1]
     # Sums of the same numbers in another order differ in their last bits; ties must still count as ties.
-    threshold = abs(values.sum()) - 1e-10 * np.abs(values).sum()
+    thresholds = np.abs(table.sum(1)) - 1e-10 * np.abs(table).sum(1)
+    columns = np.ascontiguousarray(table.T)
     if people <= EXACT_PEOPLE:
         patterns = 2**people
-        signs = 1 - 2 * ((np.arange(patterns)[:, None] >> np.arange(people)) & 1)
-        return SignFlip(p=float(np.mean(np.abs(signs @ values) >= threshold)), exact=True, patterns=patterns)
-    as_extreme = sum(
-        int(np.sum(np.abs(signs.astype(np.float64) @ values) >= threshold))
-        for signs in _drawn_signs(people, flips, seed)
-    )
-    return SignFlip(p=(as_extreme + 1) / (flips + 1), exact=False, patterns=flips)
+        signs = 1.0 - 2.0 * ((np.arange(patterns)[:, None] >> np.arange(people)) & 1)
+        return (np.abs(signs @ columns) >= thresholds).mean(0), True, patterns
+    as_extreme = np.zeros(len(table), dtype=np.int64)
+    for drawn in _drawn_signs(people, flips, seed):
+        for start in range(0, len(drawn), _SIGNS_AT_ONCE):
+            some = drawn[start : start + _SIGNS_AT_ONCE].astype(np.float64)
+            as_extreme += (np.abs(some @ columns) >= thresholds).sum(0)
+    return (as_extreme + 1) / (flips + 1), False, flips
 
 
 def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.int8]]:
@@ -233,7 +325,7 @@ def paired_interval(differences: npt.ArrayLike, *, resamples: int = 2000, seed: 
         return Estimate(value=float("nan"))
     if values.size == 1:
         return Estimate(value=float(values[0]))
-    means = person_weights(values.size, resamples=resamples, seed=seed) @ values / values.size
+    means = _float_weights(values.size, resamples, seed) @ values / values.size
     low, high = percentile_interval(means)
     return Estimate(value=float(values.mean()), low=float(low), high=float(high))
 

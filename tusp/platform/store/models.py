@@ -12,6 +12,7 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -149,6 +150,10 @@ class Cell(Base):
     done_at: Mapped[datetime | None]
     result: Mapped[dict[str, Any] | None]
     """Summary of the done cell: parameters, training_seconds, passes, best_pass, validation scores."""
+    settings: Mapped[str | None] = mapped_column(String(64))
+    """Hash of the plan's model, channels and recipe (see tusp.platform.store.packed)."""
+    judged: Mapped[dict[str, Any] | None]
+    """``{corpus: {"tested": recordings, "trained": recordings, "names": hash of the tested ones}}``, from the plan."""
     __table_args__ = (
         Index(None, "corpus", "arm"),
         CheckConstraint("state IN ('planned', 'running', 'done', 'failed')", name="state_known"),
@@ -223,6 +228,29 @@ class Count(Base):
     n_rem_n2: Mapped[int]
     n_rem_n3: Mapped[int]
     n_rem_rem: Mapped[int]
+
+
+class NightSet(Base):
+    """Recordings that were judged together, and whose they are: many cells judge the same ones."""
+
+    __tablename__ = "night_sets"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Hash of ``nights``."""
+    nights: Mapped[list[Any]]
+    """``[[recording, subject], ...]`` by recording."""
+
+
+class PackedCount(Base):
+    """The rows of ``counts`` of one cell, corpus, rule and channels once more, as one array: reports read these."""
+
+    __tablename__ = "packed_counts"
+    cell_id: Mapped[str] = mapped_column(ForeignKey("cells.id", ondelete="CASCADE"), primary_key=True)
+    corpus: Mapped[str] = mapped_column(String(64), primary_key=True)
+    rule: Mapped[str] = mapped_column(String(16), primary_key=True)
+    channels: Mapped[str] = mapped_column(String(64), primary_key=True)
+    nights_id: Mapped[str] = mapped_column(ForeignKey("night_sets.id"))
+    matrices: Mapped[bytes] = mapped_column(LargeBinary)
+    """[nights, 25] little-endian counts of two bytes each, or four where one does not fit into two."""
 
 
 class Curve(Base):

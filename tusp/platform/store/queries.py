@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import func, select
@@ -22,6 +23,7 @@ from tusp.platform.store.models import (
     Submission,
     SubmissionCell,
 )
+from tusp.platform.store.packed import plan_columns
 from tusp.platform.store.record import ArtefactRow, CountRow, CurveRow
 from tusp.platform.store.session import Store
 
@@ -45,6 +47,31 @@ class SubmissionRecord:
     """Number of cells by state; states without cells are missing."""
     reused: int
     """How many of its cells were done before it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BriefCell:
+    """A cell as status and reports need it: without its plan, which names every person."""
+
+    id: str
+    experiment: str
+    corpus: str
+    protocol: str
+    arm: str
+    fold: int
+    folds: int
+    seed: int
+    recipe: str
+    split_hash: str
+    simulated: bool
+    state: str
+    error: str | None
+    done_at: datetime | None
+    result: Mapping[str, Any] | None
+    settings: str
+    """Hash of model, channels and recipe (:func:`tusp.platform.store.packed.settings_hash`)."""
+    judged: Mapping[str, Mapping[str, Any]]
+    """What it is judged on (:func:`tusp.platform.store.packed.judged_parts`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +162,86 @@ def submission_cells(store: Store, submission_id: str) -> list[CellSummary]:
             .order_by(Cell.corpus, Cell.arm, Cell.seed, Cell.fold)
         )
         return [CellSummary(**_cell_values(row)) for row in rows]
+
+
+_BRIEF = (
+    "id", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe", "split_hash", "simulated",
+    "state", "error", "done_at", "result", "settings", "judged",
+)  # fmt: skip
+
+
+def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCell], dict[str, frozenset[str]]]:
+    """Cells of some submissions, each once, by corpus, arm, seed and fold; and the ids of each submission's cells."""
+    asked = SubmissionCell.submission_id.in_(submissions)
+    members: dict[str, set[str]] = {name: set() for name in submissions}
+    with store.reading() as session:
+        for name, cell_id in session.execute(select(SubmissionCell.submission_id, SubmissionCell.cell_id).where(asked)):
+            members[name].add(cell_id)
+        rows = session.execute(
+            select(*(getattr(Cell, name) for name in _BRIEF)).where(
+                Cell.id.in_(select(SubmissionCell.cell_id).where(asked))
+            )
+        ).all()
+        # Cells that something else than tusp put there say nothing of their plan beside it.
+        silent = [row.id for row in rows if row.settings is None or row.judged is None]
+        known: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(silent), _BATCH):
+            plans = select(Cell.id, Cell.plan, Cell.corpus).where(Cell.id.in_(silent[start : start + _BATCH]))
+            known |= {cell_id: plan_columns(plan, corpus) for cell_id, plan, corpus in session.execute(plans)}
+    cells = [BriefCell(**dict(zip(_BRIEF, row, strict=True)) | known.get(row.id, {})) for row in rows]
+    # The database's own order differs between engines.
+    cells.sort(key=lambda cell: (cell.corpus, cell.arm, cell.seed, cell.fold, cell.id))
+    return cells, {name: frozenset(ids) for name, ids in members.items()}
+
+
+def planned_models(store: Store, cells: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Settings of the model in the plans of some cells."""
+    return {cell_id: part or {} for cell_id, (part,) in _plan_parts(store, cells, "model").items()}
+
+
+def planned_settings(store: Store, cell_id: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Model and recipe in the plan of a cell; empty where there is no such cell."""
+    model, recipe = _plan_parts(store, [cell_id], "model", "recipe").get(cell_id, ({}, {}))
+    return model or {}, recipe or {}
+
+
+def planned_tests(store: Store, cells: Sequence[str], corpus: str) -> dict[str, frozenset[str]]:
+    """Recordings of one corpus that the plans of some cells say they are judged on."""
+    return {
+        cell_id: frozenset(name for part in parts or () if part.get("name") == corpus for name in part.get("test", ()))
+        for cell_id, (parts,) in _plan_parts(store, cells, "corpora").items()
+    }
+
+
+def _plan_parts(store: Store, cells: Sequence[str], *names: str) -> dict[str, tuple[Any, ...]]:
+    """Parts of plans; the database reads the plan, only the part is sent."""
+    found: dict[str, tuple[Any, ...]] = {}
+    with store.reading() as session:
+        for start in range(0, len(cells), _BATCH):
+            wanted = select(Cell.id, *(Cell.plan[name] for name in names)).where(
+                Cell.id.in_(cells[start : start + _BATCH])
+            )
+            found |= {cell_id: tuple(parts) for cell_id, *parts in session.execute(wanted)}
+    return found
+
+
+def curve_scores(store: Store, cells: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Numbers of the passes of each cell's training and the macro-F1 on its validation people after each, NaN where a
+    pass was not validated; cells without a pass are left out."""
+    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    with store.reading() as session:
+        for start in range(0, len(cells), _BATCH):
+            wanted = select(Curve.cell_id, Curve.pass_number, Curve.validation_macro_f1).where(
+                Curve.cell_id.in_(cells[start : start + _BATCH])
+            )
+            for cell_id, number, score in session.execute(wanted):
+                points[cell_id].append((number, float("nan") if score is None else score))
+    found = {}
+    for cell_id, passes in points.items():
+        passes.sort(key=itemgetter(0))
+        numbers, scores = zip(*passes, strict=True)
+        found[cell_id] = (numbers, scores)
+    return found
 
 
 def reused_cells(store: Store, submission_id: str) -> frozenset[str]:

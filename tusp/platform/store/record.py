@@ -31,10 +31,12 @@ from tusp.platform.store.models import (
     Cell,
     Count,
     Curve,
+    PackedCount,
     Submission,
     SubmissionCell,
     utc_now,
 )
+from tusp.platform.store.packed import collected, keep_packed, plan_columns
 from tusp.platform.store.session import Store
 
 STALE_AFTER_S: Final = 120.0
@@ -43,6 +45,8 @@ STALE_AFTER_S: Final = 120.0
 
 NOT_DONE: Final = "the store has no done cell of this id"
 """What ``verify_done`` says of a cell that is simply not done yet."""
+
+_COUNT_KEYS: Final = ("cell_id", "corpus", "recording", "rule", "channels", "subject", *COUNT_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +239,10 @@ def add_cells(store: Store, submission_id: str, cells: Sequence[PlannedCell]) ->
     if not cells:
         return
     with store.session() as session:
-        new = [{**asdict(cell), "plan": dict(cell.plan), "state": "planned"} for cell in cells]
+        new = [
+            {**asdict(cell), "plan": dict(cell.plan), "state": "planned", **plan_columns(cell.plan, cell.corpus)}
+            for cell in cells
+        ]
         _insert_missing(session, Cell, new, key="id")
         done = _done_among(session, [cell.id for cell in cells])
         members = [{"submission_id": submission_id, "cell_id": cell.id, "reused": cell.id in done} for cell in cells]
@@ -347,6 +354,7 @@ def record_done(store: Store, outcome: CellOutcome, *, now: datetime | None = No
         for table, values in rows.items():
             if values:
                 session.execute(insert(table), values)
+        keep_packed(session, collected(tuple(values[name] for name in _COUNT_KEYS) for values in rows[Count]))
 
 
 def record_failed(
@@ -400,7 +408,7 @@ def reset_cell(store: Store, cell_id: str, reason: str) -> bool:
         )
         if not _changed(session, undo):
             return False
-        for table in (Count, Curve, Artefact):
+        for table in (Count, PackedCount, Curve, Artefact):
             session.execute(delete(table).where(table.cell_id == cell_id))
         _changed(
             session,
