@@ -10,8 +10,9 @@ machine slows both sides. CPU time is printed beside wall time: it is what a cor
   channels, SciPy resamples them to 128 Hz, clip at 20 inter-quartile ranges, robust scale, `numpy.save`.
 - ``cores``: the same nights in one process and in one process a core at the same time: seconds a night, and the peak of
   each process's memory after few and after many nights.
-- ``windows``: random windows of 31 epochs x 2 channels from a prepared store larger than the processor's cache, read as
-  float16 and as training wants them (float32); against the speed at which this machine copies memory.
+- ``windows``: random windows of 31 epochs x 2 channels from a prepared store larger than the processor's cache: as
+  views of nights that are held in memory (every byte summed, or converted to float32), gathered from them as float16,
+  read from the files, and as training takes them; against the speed at which this machine reads and copies memory.
 - ``index``: 10,000 nights of SHHS, one epoch each: files, labels and names are real, signals as short as they can be.
   Registering, listing, looking again and splitting by people.
 """
@@ -30,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
@@ -245,25 +247,66 @@ def window_store(folder: Path, n_nights: int = 48) -> list[PreparedRecording]:
 
 def windows(folder: Path, rounds: int) -> dict[str, Any]:
     """Epochs (of two channels) a second."""
+    import torch
+
     from tusp.datasets.windows import WindowReader
     from tusp.jobs.sampling import BalancedSampler
 
     store = window_store(folder)
     random = np.random.default_rng(0)
     lengths = np.array([night.n_epochs for night in store])
+    n = usable_cores()
+    pool = ThreadPoolExecutor(n)
+    torch.set_num_threads(1)  # threads are those of this benchmark
+    everything = WindowReader(store, window_epochs=WINDOW, held_bytes=2**40)
+    size = sum((night.folder / "signals.npy").stat().st_size for night in store)
+    wall, cpu = timed(lambda: [everything.held(index) for index in range(len(store))])
+    print(f"\nHolding {len(store)} nights, {size / 1e9:.2f} GB from the page cache: {wall:.2f} s, {cpu:.2f} CPU s")
 
     def draw(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         index = random.integers(len(store), size=n)
         start = (random.random(n) * (lengths[index] - WINDOW)).astype(int)
         return index, start, np.stack([random.integers(2, size=n), np.full(n, 2)], axis=1)
 
-    def reading(batch: int, threads: int) -> Callable[[], object]:
-        reader = WindowReader(store, window_epochs=WINDOW, threads=threads)
+    drawn = {batch: [draw(batch) for _ in range(960 // batch)] for batch in (8, 32, 64)}
+    # As in training the windows of a pass are known before it begins. They are half a gigabyte: no cache holds them.
+
+    Batches = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+    def spread(share: Callable[[Batches], None], threads: int) -> None:
+        """Run a share of 960 windows on each thread."""
+        others = [pool.submit(share, drawn[32][thread::threads]) for thread in range(1, threads)]
+        share(drawn[32][::threads])
+        for other in others:
+            other.result()
+
+    def summed(batches: Batches) -> None:
+        """Every byte of a view is read, and nothing is written."""
+        for batch in batches:
+            for window in everything.views(*batch):
+                np.add.reduce(window.view(np.uint64), axis=None)
+
+    def converted(batches: Batches) -> None:
+        """Float32 in memory that stays in the processor's cache, as a step of training finds its window."""
+        out = torch.empty(2, WINDOW * SAMPLES_PER_EPOCH)
+        for batch in batches:
+            for window in everything.views(*batch):
+                out.copy_(torch.from_numpy(window))
+
+    def in_batches(batches: Batches) -> None:
+        """Float32 batches of 32, written to the same memory again and again."""
+        out = torch.empty(32, 2, WINDOW * SAMPLES_PER_EPOCH)
+        for batch in batches:
+            for rows, window in zip(out, everything.views(*batch), strict=True):
+                rows.copy_(torch.from_numpy(window))
+
+    def reading(batch: int, threads: int, held_bytes: int) -> Callable[[], object]:
+        reader = WindowReader(store, window_epochs=WINDOW, threads=threads, held_bytes=held_bytes)
         out = np.empty((batch, 2, WINDOW * SAMPLES_PER_EPOCH), np.float16)
 
         def read() -> None:
-            for _ in range(960 // batch):
-                reader.signals(*draw(batch), out=out)
+            for windows in drawn[batch]:
+                reader.signals(*windows, out=out)
 
         return read
 
@@ -271,7 +314,7 @@ def windows(folder: Path, rounds: int) -> dict[str, Any]:
         """A window after the other: open the night, convert in numpy."""
         out = np.empty((32, 2, WINDOW * SAMPLES_PER_EPOCH), np.float32)
         for _ in range(3):
-            for row, (night, start, channels) in enumerate(zip(*draw(32), strict=True)):
+            for row, (night, start, channels) in enumerate(zip(*drawn[32][0], strict=True)):
                 signals = store[night].signals()
                 for position, channel in enumerate(channels):
                     first = start * SAMPLES_PER_EPOCH
@@ -284,43 +327,69 @@ def windows(folder: Path, rounds: int) -> dict[str, Any]:
         for step in range(10):
             sampler.gather(plan, slice(step * 32, step * 32 + 32))
 
-    n = usable_cores()
-    ways: dict[str, tuple[Callable[[], object], int]] = {
-        f"float16, batches of {batch}, {threads} thread{'s' if threads > 1 else ''}": (reading(batch, threads), 960)
-        for batch in (4, 8, 64)
-        for threads in sorted({1, n})
-    }
-    ways["float32 as training takes them, batches of 32"] = (gather, 320)
-    ways["the same, opened one by one and converted by numpy"] = (as_before, 96)
+    ways: dict[str, tuple[Callable[[], object], int]] = {}
+    for what, share in {
+        "views of held nights, every byte read (summed)": summed,
+        "views of held nights, each converted to float32 in the cache": converted,
+        "views of held nights, float32 batches of 32": in_batches,
+    }.items():
+        for threads in sorted({1, n}):
+            ways[f"{what}, {threads} thread{'s' if threads > 1 else ''}"] = (
+                (lambda share=share, threads=threads: spread(share, threads)),
+                960,
+            )
+    for what, held in {"gathered from held nights": 2**40, "read from the files": 0}.items():
+        for batch in (8, 64):
+            for threads in sorted({1, n}):
+                name = f"float16 {what}, batches of {batch}, {threads} thread{'s' if threads > 1 else ''}"
+                ways[name] = reading(batch, threads, held), 960
+    ways["float32 as training takes them, batches of 32, 1 thread"] = gather, 320
+    ways["the same, opened one by one and converted by numpy"] = as_before, 96
     cached = np.ones(2**21, np.uint8), np.ones(2**21, np.uint8)
     large = np.ones(2**28, np.uint8), np.ones(2**28, np.uint8)
+    halves = [block.view(np.uint64) for block in np.split(large[0], n)]
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    speeds: dict[str, list[float]] = {"copy in the cache": [], "copy in memory": [], "read memory": []}
+    every_core = "all cores" if n > 2 else f"{n} cores"
+    speeds: dict[str, list[float]] = {
+        name: []
+        for name in (
+            "copy in the cache, one core",
+            "copy in memory, one core",
+            "read memory, one core",
+            f"read memory, {every_core}",
+        )
+    }
     for way, _ in ways.values():
         way()
     for _ in range(rounds):
         for name, (way, _) in ways.items():
             seconds[name].append(timed(way))
-        speeds["copy in the cache"].append(256 * 2**21 / timed(lambda: [np.copyto(*cached) for _ in range(256)])[1])
-        speeds["copy in memory"].append(2**28 / timed(lambda: np.copyto(*large))[1])
-        speeds["read memory"].append(2**28 / timed(lambda: np.maximum.reduce(large[0].view(np.uint64)))[1])
-    size = sum((night.folder / "signals.npy").stat().st_size for night in store)
+        for found, (n_bytes, action, at) in zip(
+            speeds.values(),
+            (
+                (256 * 2**21, lambda: [np.copyto(*cached) for _ in range(256)], 1),
+                (2**28, lambda: np.copyto(*large), 1),
+                (2**28, lambda: np.add.reduce(large[0].view(np.uint64)), 1),
+                (2**28, lambda: list(pool.map(np.add.reduce, halves)), 0),
+            ),
+            strict=True,
+        ):
+            found.append(n_bytes / timed(action)[at])
+    pool.shutdown()
     per_epoch = 2 * 2 * SAMPLES_PER_EPOCH
-    print(
-        f"\nRandom windows of {WINDOW} epochs x 2 channels, {len(store)} nights, {size / 1e9:.2f} GB in the page cache"
-    )
+    print(f"Random windows of {WINDOW} epochs x 2 channels, {len(store)} nights, {size / 1e9:.2f} GB")
     print("| | epochs a second, median (most) | epochs a CPU second (most) |\n|---|---|---|")
     result: dict[str, Any] = {}
     for name, (_, n_windows) in ways.items():
-        wall = [n_windows * WINDOW / pair[0] for pair in seconds[name]]
-        cpu = [n_windows * WINDOW / pair[1] for pair in seconds[name]]
-        result[name] = {"median": median(wall), "most": max(wall), "cpu": max(cpu)}
-        print(f"| {name} | {median(wall):,.0f} ({max(wall):,.0f}) | {max(cpu):,.0f} |")
-    for name, found in speeds.items():
-        result[name] = max(found)
+        wall_rates = [n_windows * WINDOW / pair[0] for pair in seconds[name]]
+        cpu_rates = [n_windows * WINDOW / pair[1] for pair in seconds[name]]
+        result[name] = {"median": median(wall_rates), "most": max(wall_rates), "cpu": max(cpu_rates)}
+        print(f"| {name} | {median(wall_rates):,.0f} ({max(wall_rates):,.0f}) | {max(cpu_rates):,.0f} |")
+    for name, rates in speeds.items():
+        result[name] = max(rates)
         print(
-            f"{name}, one core: {max(found) / 1e9:.1f} GB a CPU second,"
-            f" or {max(found) / per_epoch:,.0f} epochs x 2 channels of float16"
+            f"{name}: {max(rates) / 1e9:.1f} GB a second, median {median(rates) / 1e9:.1f};"
+            f" at most {max(rates) / per_epoch:,.0f} epochs x 2 channels of float16"
         )
     return result
 

@@ -16,7 +16,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -146,8 +146,11 @@ class WindowReader:
 
     def views(
         self, recording: npt.ArrayLike, start: npt.ArrayLike, channels: npt.ArrayLike
-    ) -> list[tuple[npt.NDArray[np.float16], ...]]:
-        """Windows without a copy, where their nights are held; else each is read into memory of its own.
+    ) -> list[npt.NDArray[np.float16]]:
+        """Windows without a copy, where their nights are held.
+
+        Of a night that is not held, and where more than two channels do not lie evenly apart or stand in falling order,
+        a window is in memory of its own.
 
         Args:
             recording: [n] index of each window's night.
@@ -155,24 +158,24 @@ class WindowReader:
             channels: [n, channels] rows of the night's signals.
 
         Returns:
-            For each window, for each of its channels, float16 [window_epochs x 3840], or as many samples as its night
-            still has. Not to be written to (see :meth:`held`).
+            n windows, float16 [channels, window_epochs x 3840], or as many samples as the night still has. Each channel
+            lies in one piece. Not to be written to (see :meth:`held`).
 
         Raises:
             DataError: a file is not what was prepared.
             IndexError: a start or a channel lies outside its night.
         """
-        nights, starts = np.asarray(recording).tolist(), np.asarray(start).tolist()
+        windows = zip(np.asarray(recording).tolist(), np.asarray(start).tolist(), _picked(channels), strict=True)
         found = []
-        for index, epoch, rows in zip(nights, starts, np.asarray(channels).tolist(), strict=True):
+        for index, epoch, (rows, evenly) in windows:
             first, n = self._span(index, epoch, rows)
             held = self.held(index) if self.held_bytes else None
             if held is not None:
-                found.append(tuple(held[row, first : first + n] for row in rows))
+                found.append(held[rows if evenly is None else evenly, first : first + n])
             else:
                 window = np.empty((len(rows), n), np.float16)
                 self._read(index, first, rows, window)
-                found.append(tuple(window))
+                found.append(window)
         return found
 
     def _span(self, recording: int, start: int, rows: Sequence[int]) -> tuple[int, int]:
@@ -307,6 +310,18 @@ class WindowReader:
         return out
 
 
+def _picked(channels: npt.ArrayLike) -> Iterator[tuple[list[int], slice | None]]:
+    """Rows of each window, and the same as a slice where they rise by equal steps."""
+    slices: dict[tuple[int, ...], slice | None] = {}
+    for rows in np.asarray(channels).tolist():
+        key = tuple(rows)
+        if key not in slices:
+            steps = {after - before for before, after in pairwise(rows)} or {1}
+            step = steps.pop()
+            slices[key] = slice(rows[0], rows[-1] + 1, step) if not steps and step > 0 else None
+        yield rows, slices[key]
+
+
 def _whole_night(night: PreparedRecording, signals: npt.NDArray[np.float16]) -> npt.NDArray[np.float16]:
     """Fill ``signals`` [channels, epochs x 3840] with a night's samples.
 
@@ -328,7 +343,8 @@ def _read_exactly(night: PreparedRecording, handle: int, out: npt.NDArray[np.flo
     Raises:
         DataError: the file cannot be read or is too short.
     """
-    done, place = 0, out.view(np.uint8)
+    done = 0
+    place: Any = out.view(np.uint8)
     while done < len(place):  # one call reads at most 2 GiB
         try:
             n = os.preadv(handle, [place[done:]], begins + done)
