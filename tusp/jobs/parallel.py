@@ -171,10 +171,31 @@ class _Normalise(torch.autograd.Function):
         return to_x.to(ctx.dtype), to_weight, to_bias, None, None
 
 
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, peers: Peers) -> Tensor:
+        ctx.peers = peers
+        return peers.sum_(mine.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return ctx.peers.sum_(gradients[0].clone()), None
+
+
 class SharedBatchNorm(nn.BatchNorm1d):
     """Batch norm whose statistics are those of the whole batch that several processes share."""
 
     peers: Peers
+
+    def over_processes(self, totals: Tensor, count: int) -> tuple[Tensor, int]:
+        """Sums over this process's slice, and how many values went into them, to those of the whole batch.
+
+        For forms of a network that take the statistics themselves instead of calling this module.
+        """
+        # One message for both; 64-bit floats hold counts exactly.
+        mine = torch.cat((totals.double().flatten(), totals.new_full((1,), count, dtype=torch.float64)))
+        summed: Tensor = _Sum.apply(mine, self.peers)  # type: ignore[no-untyped-call]
+        return summed[:-1].view_as(totals), int(summed[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.track_running_stats or self.running_mean is None or self.running_var is None:

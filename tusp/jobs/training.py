@@ -29,7 +29,9 @@ from tusp.jobs.recipes import Recipe
 from tusp.jobs.sampling import BalancedSampler
 from tusp.jobs.steps import Stepper
 from tusp.jobs.validation import validate
+from tusp.models import native
 from tusp.models.losses import Loss, build_loss
+from tusp.models.tinyustaging import TinyUStaging
 from tusp.platform.errors import CellError, DataError
 
 __all__ = ["PassRecord", "Progress", "Trained", "Trainer", "one_cycle", "validate"]
@@ -141,6 +143,8 @@ class Trainer:
             "processes": self.peers.size,
             **numerics,
         }
+        if isinstance(network, TinyUStaging) and self.device.type == "cpu":
+            self._conditions["native"] = native.status()
 
     def _resume(self) -> int | None:
         from tusp.jobs.checkpoints import restore_optimizer  # needs safetensors

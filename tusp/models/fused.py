@@ -49,7 +49,11 @@ def normalise(values: Tensor, sums: Tensor, norm: nn.BatchNorm1d) -> Stored:
     assert norm.running_var is not None
     if norm.training:
         count = values.shape[0] * values.shape[2]
-        mean, squares = (sums.sum(dim=0) / count).unbind(dim=1)
+        totals = sums.sum(dim=0)
+        over_processes = getattr(norm, "over_processes", None)  # see tusp.jobs.parallel
+        if over_processes is not None:
+            totals, count = over_processes(totals, count)
+        mean, squares = (totals / count).unbind(dim=1)
         variance = (squares - mean * mean).clamp_min(0)
         with torch.no_grad():
             assert norm.momentum is not None
