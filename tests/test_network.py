@@ -266,7 +266,9 @@ def test_compiled_blocks_give_the_plain_form_and_its_gradients(change: dict[str,
 
 @compiled
 def test_compiled_blocks_at_full_width_give_the_gradients_of_the_loss() -> None:
-    torch.manual_seed(0)
+    # Of two samples of a pool that differ by less than rounding, forms may take either, which moves the gradient: this
+    # seed has no such pair.
+    torch.manual_seed(1)
     signal, stages = torch.randn(2, 2, 4 * 3840), torch.randint(0, 5, (2, 4))
     loss = build_loss("focal+dice", class_weights=(0.2, 0.3, 0.2, 0.2, 0.2), gamma=2.0)
     gradients = []
