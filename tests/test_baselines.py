@@ -278,11 +278,11 @@ def test_forward_backward_does_not_run_out_of_digits_in_a_long_night() -> None:
 
 def test_transitions_are_those_of_the_training_nights() -> None:
     signals = TRAIN[0][0][:, : 6 * 3840]
-    nights = [(signals, np.array([0, 0, 2, -1, 2, 2])), (signals, np.array([-1, 2, 0, 0, 2, 2]))]
+    nights = [(signals, np.array([0, 0, 4, -1, 4, 4])), (signals, np.array([-1, 4, 0, 0, 4, 4]))]
     estimator = Transition(TransitionConfig(pseudo_count=1.0)).fit(nights, seed=0)
-    # 0 to 0 twice, 0 to 2 twice, 2 to 0 once, 2 to 2 twice; one more each. An unscored epoch breaks the chain.
-    np.testing.assert_allclose(estimator.transition[np.ix_([0, 2], [0, 2])], [[3 / 6, 3 / 6], [2 / 5, 3 / 5]])
-    np.testing.assert_allclose(estimator.first[[0, 2]], [0.5, 0.5])
+    # 0 to 0 twice, 0 to 4 twice, 4 to 0 once, 4 to 4 twice; one more each. An unscored epoch breaks the chain.
+    np.testing.assert_allclose(estimator.transition[np.ix_([0, 4], [0, 4])], [[3 / 6, 3 / 6], [2 / 5, 3 / 5]])
+    np.testing.assert_allclose(estimator.first[[0, 4]], [0.5, 0.5])
     assert estimator.transition.sum() == pytest.approx(2)
 
 

@@ -260,6 +260,11 @@ def test_tinysleepnet_sees_no_later_epoch() -> None:
 
 def test_deepsleepnet_sees_both_ways() -> None:
     assert changed_epochs(small("deepsleepnet"), 2) == [0, 1, 2, 3, 4]
+    for silent, seen in (("forwards", [0, 1]), ("backwards", [1, 2, 3, 4])):
+        network = small("deepsleepnet")
+        for parameter in network.get_submodule(silent).parameters():
+            nn.init.zeros_(parameter)
+        assert changed_epochs(network, 1) == seen, silent
 
 
 # --- 100 Hz ---
