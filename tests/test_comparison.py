@@ -14,8 +14,8 @@ from report_results import add_cell, add_submission, new_store, plausible_result
 from safetensors.numpy import save_file
 
 from tusp.dashboards.comparison import compare
-from tusp.dashboards.contrast import contrasts, person_f1, specify
-from tusp.dashboards.judged import Judged, Part, judge
+from tusp.dashboards.contrast import contrasts, specify
+from tusp.dashboards.judged import Judged, Part, judge, person_f1
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import Report, build_report
 from tusp.dashboards.tables import comparison_lines, leaderboard_table, note_lines

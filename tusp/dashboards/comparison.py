@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tusp.dashboards.contrast import ALPHA, Folds, person_f1, true_stage_f1
+from tusp.dashboards.contrast import ALPHA, Folds
 from tusp.dashboards.frames import ReportCell
-from tusp.dashboards.judged import Judged, Part
+from tusp.dashboards.judged import Judged, Part, person_f1, true_stage_f1
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.evidence import (
     PairTest,
@@ -63,7 +63,10 @@ def compare(rows: Mapping[str, Judged], *, seeded: Collection[str], resamples: i
     ranks = rank_intervals(
         {name: _resampled_macro_f1(rows[name], each, resamples=resamples, seed=seed) for name, each in counts.items()}
     )
-    pairs = all_pairs({name: nan_mean(person_f1(each), axis=-1) for name, each in counts.items()}, seed=seed)
+    of_people = {
+        name: rows[name].person_f1 if each is rows[name].by_person else person_f1(each) for name, each in counts.items()
+    }
+    pairs = all_pairs({name: nan_mean(values, axis=-1) for name, values in of_people.items()}, seed=seed)
     order = sorted(rows, key=lambda name: (ranks[name].value, name))
     return Comparison(
         people=len(people),

@@ -11,18 +11,19 @@ The effect is the mean over people of the difference of these scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from tusp.dashboards.judged import Judged
+from tusp.dashboards.judged import Judged, person_f1
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.evidence import FoldTest, nadeau_bengio
-from tusp.platform.scoring.metrics import Floats, Margins, f1, f1_of
+from tusp.platform.scoring.metrics import Floats, Margins, f1_of
 from tusp.platform.scoring.statistics import (
     Estimate,
+    SignFlip,
     has_stages,
     holm,
     nan_mean,
@@ -219,24 +220,40 @@ def contrasts(
         seed: of the bootstrap and of drawn sign flips.
     """
     known = [spec for spec in specs if set(spec.weights) <= set(arms)]
-    found = [_evaluate(spec, arms, folds=folds, resamples=resamples, seed=seed) for spec in known]
-    evaluated = [item for item in found if item is not None]
-    adjusted = holm([contrast.p for _, contrast in evaluated])
-    flat = iter(holm([stage.p for _, contrast in evaluated for stage in contrast.stages]))
+    pairings = [found for spec in known if (found := _pairing(spec, arms)) is not None]
+    differences = [values for pairing in pairings for values in (pairing.differences, *pairing.of_stages)]
+    tests = iter(sign_flip_tests(differences, seed=seed))
+    evaluated = [_evaluate(pairing, tests, folds=folds, resamples=resamples, seed=seed) for pairing in pairings]
+    adjusted = holm([contrast.p for contrast in evaluated])
+    flat = iter(holm([stage.p for contrast in evaluated for stage in contrast.stages]))
     return [
         replace(
             contrast,
             p_holm=p_holm,
             stages=tuple(replace(stage, p_holm=next(flat)) for stage in contrast.stages),
-            verdict=_verdict(spec, contrast, p_holm),
+            verdict=_verdict(pairing.spec, contrast, p_holm),
         )
-        for (spec, contrast), p_holm in zip(evaluated, adjusted, strict=True)
+        for pairing, contrast, p_holm in zip(pairings, evaluated, adjusted, strict=True)
     ]
 
 
-def _evaluate(
-    spec: ContrastSpec, arms: Mapping[str, Judged], *, folds: Folds | None, resamples: int, seed: int
-) -> tuple[ContrastSpec, Contrast] | None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pairing:
+    """The sides of a contrast over the people that all of them judged."""
+
+    spec: ContrastSpec
+    sides: Sequence[Judged]
+    people: tuple[str, ...]
+    left_out: tuple[str, ...]
+    counts: Sequence[Counts]
+    """Of each side [R, P, 5, 5]."""
+    differences: Floats
+    """Of each person [P], in macro-F1."""
+    of_stages: Sequence[Floats]
+    """Of the people who have each stage, in its F1."""
+
+
+def _pairing(spec: ContrastSpec, arms: Mapping[str, Judged]) -> _Pairing | None:
     sides = [arms[arm] for arm in spec.weights]
     everybody = set().union(*(side.people for side in sides))
     common = tuple(sorted(everybody.intersection(*(side.people for side in sides))))
@@ -252,27 +269,39 @@ def _evaluate(
     counts = [matrix for matrix, _ in parts]
     if not both.all():
         counts = [np.where(both[..., None, None], matrix, 0)[:, judged] for matrix in counts]
-    weights = list(spec.weights.values())
-    per_stage = sum(w * person_f1(matrix) for w, matrix in zip(weights, counts, strict=True))
+    each = [
+        side.person_f1 if matrix is side.by_person else person_f1(matrix)
+        for side, matrix in zip(sides, counts, strict=True)
+    ]
+    per_stage = sum(weight * values for weight, values in zip(spec.weights.values(), each, strict=True))
     assert isinstance(per_stage, np.ndarray)
-    differences = nan_mean(per_stage, axis=-1)
-    of_stages = [values[~np.isnan(values)] for values in per_stage.T]
-    test, *stage_tests = sign_flip_tests([differences, *of_stages], seed=seed)
+    return _Pairing(
+        spec=spec,
+        sides=sides,
+        people=people,
+        left_out=tuple(sorted(everybody - set(people))),
+        counts=counts,
+        differences=nan_mean(per_stage, axis=-1),
+        of_stages=[values[~np.isnan(values)] for values in per_stage.T],
+    )
+
+
+def _evaluate(
+    pairing: _Pairing, tests: Iterator[SignFlip], *, folds: Folds | None, resamples: int, seed: int
+) -> Contrast:
+    spec, people, differences = pairing.spec, pairing.people, pairing.differences
+    test = next(tests)
     stages = [
         StageContrast(
             stage=stage,
             effect=paired_interval(having, resamples=resamples, seed=seed),
-            p=tested.p,
+            p=next(tests).p,
             p_holm=float("nan"),
             people=having.size,
         )
-        for stage, having, tested in zip(STAGE_NAMES, of_stages, stage_tests, strict=True)
+        for stage, having in zip(STAGE_NAMES, pairing.of_stages, strict=True)
     ]
-    drawn = [
-        side.resampled(resamples=resamples, seed=seed) if matrix is side.by_person and len(people) > 1 else None
-        for side, matrix in zip(sides, counts, strict=True)
-    ]
-    return spec, Contrast(
+    return Contrast(
         name=spec.name,
         kind=spec.kind,
         weights=spec.weights,
@@ -281,10 +310,10 @@ def _evaluate(
         p_holm=float("nan"),
         exact=test.exact,
         people=len(people),
-        left_out=tuple(sorted(set(everybody) - set(people))),
+        left_out=pairing.left_out,
         improved=int((differences > 0).sum()),
         worsened=int((differences < 0).sum()),
-        pooled=_pooled(counts, weights, drawn, resamples=resamples, seed=seed),
+        pooled=_pooled(pairing, resamples=resamples, seed=seed),
         stages=tuple(stages),
         verdict="",
         variance=float(differences.var(ddof=1)) / len(people) if len(people) > 1 else float("nan"),
@@ -301,20 +330,9 @@ def _over_folds(differences: Floats, people: Sequence[str], folds: Folds | None)
     return nadeau_bengio(each, test_share=folds.test_share) if len(each) > 1 else None
 
 
-def true_stage_f1(counts: Counts | Floats) -> Floats:
-    """F1 of the stages that occur in the truth, [..., 5]; NaN for the others."""
-    return np.where(counts.sum(-1) > 0, f1(counts), np.nan)
-
-
-def person_f1(counts: Counts) -> Floats:
-    """[R, P, 5, 5] to F1 per person and true stage, [P, 5], averaged over replicates."""
-    return nan_mean(true_stage_f1(counts))
-
-
-def _pooled(
-    counts: Sequence[Counts], weights: Sequence[float], drawn: Sequence[Margins | None], *, resamples: int, seed: int
-) -> Estimate:
+def _pooled(pairing: _Pairing, *, resamples: int, seed: int) -> Estimate:
     """The combination of pooled macro-F1; no interval where a macro mean has none (see ``pooled_scores``)."""
+    counts, weights = pairing.counts, pairing.spec.weights.values()
 
     def combined(pooled: Sequence[Margins]) -> Floats:
         each = [nan_mean(nan_mean(np.where(one.true > 0, f1_of(one), np.nan), axis=-2)) for one in pooled]
@@ -326,8 +344,10 @@ def _pooled(
     if people < 2 or (with_stage == 1).any():
         return Estimate(value=value)
     pooled = [
-        known or resampled_margins(one, resamples=resamples, seed=seed)
-        for one, known in zip(counts, drawn, strict=True)
+        side.resampled(resamples=resamples, seed=seed)
+        if one is side.by_person
+        else resampled_margins(one, resamples=resamples, seed=seed)
+        for side, one in zip(pairing.sides, counts, strict=True)
     ]
     values = combined(pooled)
     values[~has_stages(pooled[0], with_stage)] = np.nan

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from tusp.platform.scoring.counts import Counts
-from tusp.platform.scoring.metrics import Margins
-from tusp.platform.scoring.statistics import resampled_margins
+from tusp.platform.scoring.metrics import Floats, Margins, f1_of, margins
+from tusp.platform.scoring.statistics import nan_mean, resampled_margins
 from tusp.platform.stages import N_STAGES
 from tusp.platform.store.packed import Counted, Nights
 
@@ -49,6 +49,11 @@ class Judged:
         """Scored epochs of the recordings, each recording once however many replicates judged it."""
         return int(self.by_recording.sum((2, 3)).max(0, initial=0).sum())
 
+    @cached_property
+    def person_f1(self) -> Floats:
+        """F1 of everybody's true stages, [P, 5]."""
+        return person_f1(self.by_person)
+
     def resampled(self, *, resamples: int, seed: int) -> Margins:
         """Pooled margins of every resample of its people, arrays [R, 5, B]; the last ones are remembered."""
         return _resampled(self, resamples, seed)
@@ -68,6 +73,17 @@ class Judged:
 @lru_cache(maxsize=24)
 def _resampled(judged: Judged, resamples: int, seed: int) -> Margins:
     return resampled_margins(judged.by_person, resamples=resamples, seed=seed)
+
+
+def true_stage_f1(counts: Counts | Floats) -> Floats:
+    """F1 of the stages that occur in the truth, [..., 5]; NaN for the others."""
+    of = margins(counts)
+    return np.where(of.true > 0, f1_of(of), np.nan)
+
+
+def person_f1(counts: Counts) -> Floats:
+    """[R, P, 5, 5] to F1 per person and true stage, [P, 5], averaged over replicates."""
+    return nan_mean(true_stage_f1(counts))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -39,9 +39,6 @@ EXACT_PEOPLE: Final = 16
 FLIPS: Final = 10_000
 """Sign patterns drawn when there are too many to enumerate."""
 
-_SIGNS_AT_ONCE: Final = 2500
-"""Sign patterns in one product: what fits into the cache."""
-
 PER_STAGE: Final = ("precision", "recall", "f1")
 OVERALL: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa")
 
@@ -284,21 +281,36 @@ def _extreme_shares(table: Floats, *, flips: int, seed: int) -> tuple[Floats, bo
     """p of each row of differences [M, P], whether all patterns were enumerated, and how many patterns there were."""
     people = table.shape[1]
     # Sums of the same numbers in another order differ in their last bits; ties must still count as ties.
-    thresholds = np.abs(table.sum(1)) - 1e-10 * np.abs(table).sum(1)
-    columns = np.ascontiguousarray(table.T)
+    absolute = np.abs(table).sum(1)
+    thresholds = np.abs(table.sum(1)) - 1e-10 * absolute
     if people <= EXACT_PEOPLE:
         patterns = 2**people
-        signs = 1.0 - 2.0 * ((np.arange(patterns)[:, None] >> np.arange(people)) & 1)
-        return (np.abs(signs @ columns) >= thresholds).mean(0), True, patterns
-    as_extreme = np.zeros(len(table), dtype=np.int64)
-    for drawn in _drawn_signs(people, flips, seed):
-        for start in range(0, len(drawn), _SIGNS_AT_ONCE):
-            some = drawn[start : start + _SIGNS_AT_ONCE].astype(np.float64)
-            as_extreme += (np.abs(some @ columns) >= thresholds).sum(0)
-    return (as_extreme + 1) / (flips + 1), False, flips
+        every = 1 - 2 * ((np.arange(patterns)[:, None] >> np.arange(people)) & 1).astype(np.int8)
+        return _as_extreme(every, table, thresholds, absolute) / patterns, True, patterns
+    parts = (_as_extreme(signs, table, thresholds, absolute) for signs in _drawn_signs(people, flips, seed))
+    return (np.sum(list(parts), axis=0) + 1) / (flips + 1), False, flips
 
 
-def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.int8]]:
+def _as_extreme(
+    signs: npt.NDArray[np.int8] | npt.NDArray[np.float32], table: Floats, thresholds: Floats, absolute: Floats
+) -> Floats:
+    """How many sign patterns [n, P] make the sum of each row [M, P] at least as large as its threshold, either way.
+
+    Sums are made in float32, and once more in float64 where float32 could have decided otherwise.
+    """
+    people = table.shape[1]
+    sums = np.abs(signs.astype(np.float32, copy=False) @ np.ascontiguousarray(table.T, dtype=np.float32))
+    # Twice the bound of a sum of so many rounded terms (N. J. Higham, Accuracy and Stability, 2002, section 3.1).
+    doubt = 2 * (people + 2) * float(np.finfo(np.float32).eps) * absolute
+    extreme = sums >= thresholds
+    for place in np.flatnonzero((np.abs(sums - thresholds) <= doubt).any(0)):
+        unsure = np.flatnonzero(np.abs(sums[:, place] - thresholds[place]) <= doubt[place])
+        again = np.abs(signs[unsure].astype(np.float64) @ table[place])
+        extreme[unsure, place] = again >= thresholds[place]
+    return np.asarray(extreme.sum(0), dtype=np.float64)
+
+
+def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.int8] | npt.NDArray[np.float32]]:
     """Sign patterns [n, people], ``flips`` in all, in parts of at most 10 million signs."""
     if people * flips <= 10_000_000:
         yield _few_signs(people, flips, seed)
@@ -309,9 +321,10 @@ def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.
 
 
 @lru_cache(maxsize=2)
-def _few_signs(people: int, flips: int, seed: int) -> npt.NDArray[np.int8]:
+def _few_signs(people: int, flips: int, seed: int) -> npt.NDArray[np.float32]:
     """The same patterns serve all contrasts and stages of a board."""
-    return 1 - 2 * np.random.default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8)
+    drawn = np.random.default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8)
+    return np.float32(1) - 2 * drawn.astype(np.float32)
 
 
 def paired_interval(differences: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:

@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Select, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tusp.platform.errors import StoreError
@@ -162,14 +161,24 @@ def collected(rows: Iterable[Sequence[Any]]) -> dict[Key, Counted]:
     return found
 
 
+def insert_of(session: Session) -> Any:
+    """The ``insert`` of the database, which knows ``on_conflict_do_nothing``; the other's is never imported."""
+    if session.get_bind().dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as of_sqlite
+
+        return of_sqlite
+    from sqlalchemy.dialects.postgresql import insert as of_postgresql
+
+    return of_postgresql
+
+
 def keep_packed(session: Session, groups: Mapping[Key, Counted]) -> None:
     """Store counts once more as whole arrays, and their sets of nights unless they are there."""
     if not groups:
         return
     sets = {counted.nights.id: counted.nights for counted in groups.values()}
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     session.execute(
-        dialect.insert(NightSet).on_conflict_do_nothing(index_elements=["id"]),
+        insert_of(session)(NightSet).on_conflict_do_nothing(index_elements=["id"]),
         [
             {"id": nights.id, "nights": [list(pair) for pair in zip(nights.recordings, nights.subjects, strict=True)]}
             for nights in sets.values()

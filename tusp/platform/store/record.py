@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sqlalchemy import CursorResult, Executable, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tusp.platform import processes
@@ -36,7 +35,7 @@ from tusp.platform.store.models import (
     SubmissionCell,
     utc_now,
 )
-from tusp.platform.store.packed import collected, keep_packed, plan_columns
+from tusp.platform.store.packed import collected, insert_of, keep_packed, plan_columns
 from tusp.platform.store.session import Store
 
 STALE_AFTER_S: Final = 120.0
@@ -579,9 +578,8 @@ def _insert_missing(
     second_key: str | None = None,
 ) -> None:
     """Insert the rows whose key the table does not have yet."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     keys = [key] if second_key is None else [key, second_key]
-    session.execute(dialect.insert(table).on_conflict_do_nothing(index_elements=keys), rows)
+    session.execute(insert_of(session)(table).on_conflict_do_nothing(index_elements=keys), rows)
 
 
 def _batches(values: Sequence[str], size: int = 500) -> list[Sequence[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
@@ -40,9 +40,20 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["nights_id"], ["night_sets.id"], name=op.f("fk_packed_counts_nights_id")),
         sa.PrimaryKeyConstraint("cell_id", "corpus", "rule", "channels", name=op.f("pk_packed_counts")),
     )
-    op.add_column("cells", sa.Column("settings", sa.String(length=64), nullable=True))
-    op.add_column("cells", sa.Column("judged", sa.JSON(), nullable=True))
     connection = op.get_bind()
+    added = (
+        sa.Column("settings", sa.String(length=64), nullable=True),
+        sa.Column("judged", sa.JSON(), nullable=True),
+    )
+    # SQLite reads a row from its beginning: the long plan last, so that nobody who wants another column reads it.
+    order: list[tuple[str, ...]] = [
+        ("id", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe", "split_hash", "simulated",
+         "state", "error", "claim", "claim_token", "heartbeat_at", "done_at", "settings", "judged", "result", "plan"),
+    ]  # fmt: skip
+    recreate: Literal["always", "never"] = "always" if connection.dialect.name == "sqlite" else "never"
+    with op.batch_alter_table("cells", recreate=recreate, partial_reordering=order) as cells:
+        for column in added:
+            cells.add_column(column)
     if connection.dialect.name == "postgresql":
         # Arrays of small numbers are read whole and often; taking them out of compression costs more than it saves.
         op.execute("ALTER TABLE packed_counts ALTER COLUMN matrices SET STORAGE EXTERNAL")
