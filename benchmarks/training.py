@@ -1,6 +1,6 @@
 """How fast the network trains and predicts, every form of it side by side in one run. Needs torch and numpy alone.
 
-    python benchmarks/training.py [--only PART ...] [--device cpu|cuda] [--rounds 5] [--batch 4] [--folder DIR]
+    python benchmarks/training.py [--only PART ...] [--forms WORD ...] [--device cpu|cuda] [--rounds 5] [--batch 4] [--folder DIR]
 
 Runs unattended and ends within 10 minutes on a GPU; prints every part as it is done and writes training.json into
 --folder (or $OUT, or nowhere). All forms of a comparison take turns (A B C A B C ...), so that other work on the
@@ -306,15 +306,17 @@ def show_steps(table: dict[str, dict[str, float]], results: Results, reference: 
         )
 
 
-def forms_of(device: torch.device, compiled: bool = False) -> tuple[Form, ...]:
-    return GPU_FORMS if device.type == "cuda" else CPU_COMPILED if compiled else CPU_FORMS
+def forms_of(device: torch.device, compiled: bool = False, only: Sequence[str] = ("",)) -> tuple[Form, ...]:
+    """The forms for a device whose names hold one of the words ``only``."""
+    forms = GPU_FORMS if device.type == "cuda" else CPU_COMPILED if compiled else CPU_FORMS
+    return tuple(form for form in forms if any(word in form.name for word in only))
 
 
 def step(device: torch.device, results: Results, args: argparse.Namespace) -> None:
     """The forms of a training step, and the share of the ceilings that each reaches."""
     # One form's network at a time on the device is not enough for turns: all live together, they are small.
     table = measure_steps(
-        [(form.name, Training(form, device, args.batch)) for form in forms_of(device)],
+        [(form.name, Training(form, device, args.batch)) for form in forms_of(device, only=args.forms)],
         args.rounds,
         results,
         steps=10 if device.type == "cuda" else 1,
@@ -363,7 +365,7 @@ def inference(device: torch.device, results: Results, args: argparse.Namespace) 
     starts = [*range(0, last, STRIDE), last]
     size = 4 if device.type == "cpu" else 2048 // WINDOW
     wanted = ("plain float32", "torch form (low rate)", "compiled blocks", "torch form bf16")
-    forms = [form for form in forms_of(device) if form.name.startswith(wanted)]
+    forms = [form for form in forms_of(device, only=args.forms) if form.name.startswith(wanted)]
     network = build_network(NetworkConfig()).to(device).eval()
 
     def one_pass() -> None:
@@ -569,6 +571,7 @@ def idle(device: torch.device, results: Results, args: argparse.Namespace) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=sorted({*GPU_PARTS, *CPU_PARTS, "compile"}))
+    parser.add_argument("--forms", nargs="+", default=[""], help="only forms whose name holds one of these words")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4, help="windows of 31 epochs a step")
