@@ -547,3 +547,38 @@ def test_ablations_are_edited_copies_of_the_full_configuration() -> None:
         assert replace(arm, csja=True, se_bottom=True, se_classifier=True) == FULL
     with pytest.raises(UserError, match="no ablation called 'cjsa'; there are csja, se, attention"):
         arms_of("cjsa", FULL)
+
+
+# --- on a GPU ---
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_gpu_gives_the_answers_and_gradients_of_the_processor() -> None:
+    torch.manual_seed(1)
+    signal, stages = torch.randn(2, 2, 4 * 3840), torch.randint(0, 5, (2, 4))
+    answers = []
+    for device in ("cpu", "cuda"):
+        network = made(FULL).to(device).train()
+        loss = build_loss("focal+dice", class_weights=(0.2, 0.3, 0.2, 0.2, 0.2), gamma=2.0, device=device)
+        logits = network(signal.to(device))
+        loss(logits, stages.to(device)).backward()
+        answers.append([logits.detach().cpu(), *(parameter.grad.cpu() for parameter in network.parameters())])
+    for here, there in zip(*answers, strict=True):
+        torch.testing.assert_close(there, here, rtol=0, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@on_gpu
+def test_half_precision_and_compilation_stay_near_float32_on_a_gpu() -> None:
+    torch.manual_seed(1)
+    network = made(FULL).cuda().eval()
+    signal = torch.randn(2, 2, 4 * 3840, device="cuda")
+    with torch.no_grad():
+        exact = network(signal)
+        torch.testing.assert_close(torch.compile(network)(signal), exact, rtol=0, atol=1e-3)
+        with torch.autocast("cuda", torch.bfloat16):
+            torch.testing.assert_close(network(signal).float(), exact, rtol=0, atol=0.05)

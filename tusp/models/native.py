@@ -22,7 +22,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-SOURCE: Final = Path(__file__).with_name("native.cpp")
+SOURCES: Final = (Path(__file__).with_name("native.cpp"), Path(__file__).with_name("native_parts.h"))
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-fopenmp")
 COMPILERS: Final = ("c++", "g++", "clang++")
 BUILD_SECONDS: Final = 300
@@ -94,14 +94,15 @@ def _run(command: list[str]) -> str:
 def _built(compiler: str) -> Path:
     """Path of the shared library, built now unless it is in the cache."""
     version = _run([compiler, "--version"]).splitlines()[0]
-    key = hashlib.sha256("\n".join((SOURCE.read_text(), version, *FLAGS, _processor())).encode()).hexdigest()[:16]
+    described = "\n".join((*(source.read_text() for source in SOURCES), version, *FLAGS, _processor()))
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
     kept = _cache_folder() / f"native-{key}.so"
     if kept.exists():
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         compiled, linked = Path(folder) / "native.o", Path(folder) / "native.so"
-        _run([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled)])
+        _run([compiler, *FLAGS, "-c", str(SOURCES[0]), "-o", str(compiled)])
         # Not linked against an OpenMP of its own: it finds torch's, and so shares its threads.
         _run([compiler, "-shared", str(compiled), "-o", str(linked)])
         linked.replace(kept)  # whole or not at all, also when several workers build at once
@@ -120,7 +121,7 @@ def _load() -> Native:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
         lanes = int(library.tusp_lanes())
-    except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError, AttributeError, subprocess.TimeoutExpired) as error:
         return Native(library=None, reason=f"could not be built or loaded: {error}")
     return Native(library=library, reason=f"{Path(compiler).name}, {lanes} values at once")
 
