@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tusp.jobs.recipes import Recipe
-from tusp.models.chambon2018 import build_chambon2018
+from tusp.models.chambon2018 import ConvPool, build_chambon2018
 from tusp.models.configs import (
     RECIPE_CHANGES,
     Chambon2018Config,
@@ -29,7 +29,7 @@ from tusp.models.configs import (
     USleepConfig,
 )
 from tusp.models.deepsleepnet import build_deepsleepnet
-from tusp.models.epoch_encoder import SequenceLSTM, same_padding
+from tusp.models.epoch_encoder import SequenceLSTM, draw_, same_padding
 from tusp.models.families import family_called, family_names
 from tusp.models.rates import To100Hz
 from tusp.models.tinysleepnet import build_tinysleepnet
@@ -324,6 +324,24 @@ def test_dropout_is_off_in_evaluation() -> None:
         with torch.no_grad():
             assert not torch.equal(network.train()(x), network(x)), name
             assert torch.equal(network.eval()(x), network(x)), name
+
+
+# --- Chambon 2018 ---
+
+
+@pytest.mark.parametrize(("inputs", "samples"), [(1, 3840), (8, 240), (3, 16)])
+def test_convolution_and_pooling_by_phases_is_the_plain_one(inputs: int, samples: int) -> None:
+    network = ConvPool(inputs, 4).double()
+    draw_(network, seed=1, scale=1.0, corrected=False)
+    nn.init.uniform_(network.convolution.bias, -0.5, 0.5)
+    x = torch.randn(2, inputs, samples, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    asked = (x, *network.parameters())
+    plain = functional.max_pool1d(functional.relu(network.convolution(functional.pad(x, (31, 32)))), 16)
+    expected = torch.autograd.grad(plain.square().sum(), asked)
+    ours = network(x)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(torch.autograd.grad(ours.square().sum(), asked), expected)
 
 
 # --- U-Sleep ---

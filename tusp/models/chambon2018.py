@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +19,32 @@ from tusp.platform.stages import N_STAGES
 
 KERNEL: Final = 64
 POOL: Final = 16
+
+
+class ConvPool(nn.Module):
+    """'Same' convolution of 64 taps, ReLU, max-pool of 16. [batch, inputs, n * 16] to [batch, filters, n].
+
+    Computed for all 16 phases of a pool at once, which is one small convolution over blocks of 16 samples: the same
+    weights, the same answer, and a gradient in a fraction of the time (the plain one has a single input channel).
+    """
+
+    def __init__(self, inputs: int, filters: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(inputs, filters, KERNEL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, inputs, _ = x.shape
+        weight, bias = self.convolution.weight, self.convolution.bias
+        assert bias is not None
+        filters, blocks = weight.shape[0], KERNEL // POOL + 1
+        # The kernel of phase r begins r samples into the first block: [filters, phase, inputs, blocks * POOL].
+        shifted = torch.stack([functional.pad(weight, (phase, POOL - phase)) for phase in range(POOL)], dim=1)
+        phases = shifted.reshape(filters * POOL, inputs, blocks, POOL).transpose(2, 3)
+        padded = functional.pad(x, ((KERNEL - 1) // 2, KERNEL // 2 + 1))
+        blocked = padded.reshape(batch, inputs, -1, POOL).transpose(2, 3).reshape(batch, inputs * POOL, -1)
+        all_phases = functional.conv1d(blocked, phases.reshape(filters * POOL, inputs * POOL, blocks))
+        strongest = all_phases.reshape(batch, filters, POOL, -1).amax(dim=2)
+        return functional.relu(strongest + bias[:, None])
 
 
 class Chambon2018(nn.Module):
@@ -31,8 +58,7 @@ class Chambon2018(nn.Module):
         super().__init__()
         self.config = config
         self.spatial = nn.Conv1d(config.n_channels, config.n_channels, 1) if config.n_channels > 1 else None
-        self.first = nn.Conv1d(1, config.filters, KERNEL)
-        self.second = nn.Conv1d(config.filters, config.filters, KERNEL)
+        self.temporal = nn.Sequential(ConvPool(1, config.filters), ConvPool(config.filters, config.filters))
         self.dropout = nn.Dropout(config.dropout)
         steps = SAMPLES_PER_EPOCH // POOL // POOL
         self.stage = nn.Linear(config.n_channels * config.filters * steps, N_STAGES)
@@ -43,10 +69,7 @@ class Chambon2018(nn.Module):
         if self.spatial is not None:
             x = self.spatial(x)
         x = x.reshape(batch, channels, -1, SAMPLES_PER_EPOCH).transpose(1, 2).reshape(-1, 1, SAMPLES_PER_EPOCH)
-        for convolution in (self.first, self.second):
-            x = functional.pad(x, ((KERNEL - 1) // 2, KERNEL // 2))
-            x = functional.max_pool1d(functional.relu(convolution(x)), POOL)
-        features = x.reshape(batch, -1, channels * x.shape[1] * x.shape[2])
+        features = self.temporal(x).reshape(batch, -1, self.stage.in_features)
         return self.stage(self.dropout(features)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
