@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from ray_homes import prepared_home, whole_home
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+__all__ = ["prepared_home", "whole_home"]  # fixtures of the tests that start a real Ray
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,121 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from tusp.platform.store.queries import CellRecord, cell_records, list_submissions, submission_cells
-from tusp.platform.store.session import open_store
+from ray_homes import SUBMIT, cells, checkpoint_passes, newest, results, start, tusp, wait_for, workers_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-
-TUSP = [str(Path(sys.executable).with_name("tusp"))]
-SUBMIT = ["submit", "--ablation", "csja", "--corpus", "nights", "--folds", "3", "--recipe", "smoke", "--no-mlflow"]
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "TUSP_HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "TUSP_DB": ""}
-
-
-def tusp(home: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TUSP, *arguments], env=environment(home), capture_output=True, text=True, timeout=600, **options
-    )
-
-
-def start(home: Path, log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as stream:
-        return subprocess.Popen([*TUSP, *SUBMIT], env=environment(home), stdout=stream, stderr=stream)
-
-
-def wait_for(what: str, condition: Callable[[], Any], *, log: Path, seconds: float = 240) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come in {seconds} s:\n{log.read_text()[-3000:]}")
-
-
-def cells(home: Path) -> list[CellRecord]:
-    store = open_store(f"sqlite:///{home / 'tusp.db'}")
-    ids = {cell.id for submission in list_submissions(store) for cell in submission_cells(store, submission.id)}
-    return cell_records(store, sorted(ids))
-
-
-def results(home: Path) -> dict[str, Any]:
-    """Everything that must be the same to the last bit, by cell."""
-    return {
-        cell.id: {
-            "counts": sorted((row.recording, row.rule, row.matrix) for row in cell.counts),
-            "files": sorted(
-                (Path(row.path).name, row.sha256) for row in cell.artefacts if row.kind in ("predictions", "weights")
-            ),
-            "curve": [
-                (row.pass_number, row.train_loss, row.validation_loss, row.validation_macro_f1) for row in cell.curve
-            ],
-        }
-        for cell in cells(home)
-    }
-
-
-def workers_of(driver: int) -> list[int]:
-    """Processes of Ray Train workers below the driver's own Ray."""
-    sessions = os.getsid(driver)
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-                same = os.getsid(int(entry.name)) == sessions
-            except OSError:
-                continue
-            if same and b"ray::RayTrainWorker" in command:
-                found.append(int(entry.name))
-    return found
-
-
-def checkpoint_passes(home: Path) -> dict[str, int]:
-    found = {}
-    for path in home.glob("cells/*/*/checkpoint.json"):
-        try:
-            found[path.parent.name] = json.loads(path.read_text())["state"]["pass_number"]
-        except FileNotFoundError:
-            continue
-    return found
-
-
-@pytest.fixture(scope="module")
-def prepared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which six short simulated nights are registered and prepared."""
-    folder = tmp_path_factory.mktemp("nights")
-    home = tmp_path_factory.mktemp("home")
-    made = tusp(home, "datasets", "simulate", "sedf-sc", str(folder / "sc"), "--subjects", "6", "--hours", "2.5")
-    assert made.returncode == 0, made.stderr
-    added = tusp(home, "datasets", "add", "sedf-sc", str(folder / "sc"), "--name", "nights")
-    assert added.returncode == 0, added.stderr
-    dry = tusp(home, *SUBMIT, "--dry-run")
-    assert dry.returncode == 0, dry.stderr
-    assert "6 to run" in dry.stdout
-    assert not list_submissions(open_store(f"sqlite:///{home / 'tusp.db'}")), "a dry run records nothing"
-    return home
-
-
-@pytest.fixture(scope="module")
-def whole_home(prepared_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which one submission ran from beginning to end."""
-    home = tmp_path_factory.mktemp("whole") / "home"
-    shutil.copytree(prepared_home, home)
-    done = tusp(home, *SUBMIT)
-    assert done.returncode == 0, done.stderr
-    assert "full − no-csja" in done.stdout
-    return home
 
 
 def test_every_cell_is_recorded_with_its_files(whole_home: Path) -> None:
@@ -163,6 +54,9 @@ def test_a_lost_artefact_is_noticed_and_its_cell_run_again(whole_home: Path, tmp
     assert "does not hold any more" in again.stdout
     assert "5 done already, 1 to run" in again.stdout
     assert results(home) == results(whole_home)
+    assert newest(home).environment["running"]["slots"] == 1, "a cell has the same bits with another number of slots"
+    if len(os.sched_getaffinity(0)) > 1:
+        assert newest(whole_home).environment["running"]["slots"] > 1
 
 
 def test_killed_worker_killed_driver_and_two_submits_at_once_end_like_an_uncut_run(
