@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,10 @@ from sqlalchemy import insert
 from typer.testing import CliRunner
 
 from tusp.cli.main import app
+from tusp.dashboards.charts import MOST_LINES, training_chart
 from tusp.dashboards.extras import Extras, TrainingCurve, TrainingGroup, read_extras
 from tusp.dashboards.html import html_document
-from tusp.dashboards.page_figures import MOST_LINES, training_figure
 from tusp.dashboards.report import Report, build_report
-from tusp.dashboards.svg import inline_svg
 from tusp.platform.store.models import Curve
 from tusp.platform.store.session import Store
 
@@ -175,9 +175,13 @@ def test_light_dark_and_paper(page: str) -> None:
     assert "@media print" in page
     assert "tabular-nums" in page
     drawn = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
-    assert "var(--ink)" in drawn
-    # A colour that the page does not know would stay as it is in the dark.
-    assert set(re.findall(r"#[0-9a-fA-F]{6}", drawn)) <= set()
+    # A colour of its own would stay as it is in the dark: figures have classes, which the page's style knows.
+    assert not re.findall(r"#[0-9a-fA-F]{3,6}\b|rgb|fill=|stroke=", drawn)
+    style = re.search(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    assert style is not None
+    used = {name for names in re.findall(r'class="([^"]*)"', drawn) for name in names.split()} - {"chart"}
+    assert used
+    assert {name for name in used if f".chart .{name}" not in style[1]} == set()
 
 
 def test_simulated_boards_have_a_banner_each_and_real_ones_none(tmp_path: Path) -> None:
@@ -219,27 +223,11 @@ def test_many_curves_become_a_band() -> None:
         simulated=True, experiment="within", trained_on="x", protocol="kfold", folds=9, recipe="quick", split_hash="0",
         curves=curves,
     )  # fmt: skip
-    axes = training_figure(group).axes[0]
-    assert len(axes.lines) == 1
-    assert len(axes.collections) == 1
-
-
-def test_a_figure_loses_what_a_page_must_not_hold() -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#22303C", url="https://example.org/")
-    axes.set_title("$\\frac{1}{ <script> & $x_1$")
-    axes.set_yticks([0, 1], ["$ab", "c$d$"])
-    drawn = inline_svg(figure, alt='say "so" <b>', prefix="p1")
-    assert "example.org" not in drawn
-    assert "metadata" not in drawn
-    assert "<style" not in drawn
-    assert "$\\frac{1}{ &lt;script&gt; &amp; $x_1$" in drawn
-    assert "c$d$" in drawn
-    assert 'aria-label="say &quot;so&quot; &lt;b&gt;"' in drawn
-    assert all(name.startswith("p1-") for name in re.findall(r'\bid="([^"]*)"', drawn))
+    drawn = training_chart(group, alt="many")
+    assert drawn.count('class="band"') == drawn.count('class="s-n2 bar open"') == 1
+    assert drawn.count("<circle") == 0
+    few = training_chart(replace(group, curves=curves[:3]), alt="few")
+    assert few.count('class="s-n2 thin open"') == few.count("<circle") == 3
 
 
 def test_nothing_done_yet_is_a_page_too(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tusp import __version__
 from tusp.dashboards.across import Matrix
+from tusp.dashboards.charts import contrast_chart, forest_chart, leaderboard_chart, rank_chart, training_chart
 from tusp.dashboards.contents import (
     comparison_sentences,
     entry_lines,
@@ -23,11 +24,8 @@ from tusp.dashboards.contents import (
     wide_lines,
 )
 from tusp.dashboards.extras import Extras, TrainingGroup
-from tusp.dashboards.figures import ablation_figure, leaderboard_figure
 from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
-from tusp.dashboards.page_figures import training_figure
 from tusp.dashboards.report import Report
-from tusp.dashboards.svg import inline_svg
 from tusp.dashboards.tables import (
     TextTable,
     contrast_table,
@@ -39,7 +37,6 @@ from tusp.dashboards.tables import (
     number,
     published_table,
 )
-from tusp.dashboards.wide_figures import critical_difference_figure, forest_figure
 from tusp.dashboards.wide_tables import across_tables, sleep_tables, suite_table_text
 from tusp.platform.scoring.rules import rule_in_words
 from tusp.platform.scoring.statistics import Estimate
@@ -137,7 +134,7 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         wide_pictures=_wide_pictures(report),
         transfers=[matrix_table(matrix) for matrix in report.across.matrices],
         suite=None if report.suite is None else suite_table_text(report.suite),
-        training=[_training(group, place) for place, group in enumerate(known.training, start=1)],
+        training=[_training(group) for group in known.training],
         nights=[(note.corpus, nights_lines(note)) for note in report.nights],
         corpora=known.corpora,
         environment=environment_lines(report),
@@ -153,25 +150,32 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
 def _wide_pictures(report: Report) -> list[Picture]:
     """Forest plots and rank diagrams."""
     forests = [
-        _picture(
-            forest_figure(forest),
-            alt=f"Forest plot of {forest.contrast}: effect in macro-F1 on each of {len(forest.effects)} corpora with "
-            "its interval; the table above has the figures",
-            prefix=f"f{place}",
-            caption=f"{forest.title}. {forest.contrast}: effect on each corpus with its 95 % interval over people; the "
-            "diamond is the random-effects mean, the bar below it where one more corpus would be expected.",
+        Picture(
+            svg=forest_chart(
+                forest,
+                alt=f"Forest plot of {forest.contrast}: effect in macro-F1 on each of {len(forest.effects)} corpora "
+                "with its interval; the table above has the figures",
+            ),
+            caption=f"{forest.contrast} ({forest.title})."
+            + (
+                " Effect on each corpus with its 95 % interval over people; the diamond is the random-effects mean, "
+                "the bar below it where one more corpus would be expected."
+                if place == 0
+                else ""
+            ),
         )
-        for place, forest in enumerate(report.across.forests, start=1)
+        for place, forest in enumerate(report.across.forests)
     ]
     diagrams = [
-        _picture(
-            critical_difference_figure(diagram),
-            alt="Mean ranks over corpora: " + ", ".join(f"{arm} {rank:.2f}" for arm, rank in diagram.ranks),
-            prefix=f"d{place}",
+        Picture(
+            svg=rank_chart(
+                diagram,
+                alt="Mean ranks over corpora: " + ", ".join(f"{arm} {rank:.2f}" for arm, rank in diagram.ranks),
+            ),
             caption=f"{diagram.title}. Mean rank over {len(diagram.corpora)} corpora by pooled macro-F1; "
             f"{diagram.words}.",
         )
-        for place, diagram in enumerate(report.across.diagrams, start=1)
+        for diagram in report.across.diagrams
     ]
     return [*forests, *diagrams]
 
@@ -181,7 +185,7 @@ def matrix_table(matrix: Matrix) -> HeatTable:
 
     def cell(trained: str, judged: str, score: Estimate) -> HeatCell:
         strength = None if math.isnan(score.value) else score.value
-        framed = judged in trained.split("+")
+        framed = strength is not None and judged in trained.split("+")
         return HeatCell(text=number(score.value), under=interval(score), strength=strength, framed=framed)
 
     return HeatTable(
@@ -220,22 +224,24 @@ def _board(report: Report, board: Board, place: int) -> BoardPage:
         simulated=board.key.simulated,
         facts=_facts(board),
         leaderboard=leaderboard_table(board),
-        picture=_picture(
-            leaderboard_figure(board),
-            alt=f"Pooled macro-F1, accuracy and kappa with intervals for {len(board.rows)} rows; the table above has "
-            "the figures",
-            prefix=f"b{place}l",
+        picture=Picture(
+            svg=leaderboard_chart(
+                board,
+                alt=f"Pooled macro-F1, accuracy and kappa with intervals for {len(board.rows)} rows; the table above "
+                "has the figures",
+            ),
             caption="Pooled over epochs, with 95 % intervals over people.",
         )
         if any(not math.isnan(row.scores.overall["macro_f1"].value) for row in board.rows)
         else None,
         heat=_heat(board) if shown else None,
         contrasts=contrast_table(board) if board.contrasts else None,
-        contrast_picture=_picture(
-            ablation_figure(board),
-            alt=f"Effects of {len(board.contrasts)} contrasts in macro-F1 and in F1 of each stage, with intervals; the "
-            "table above has the figures",
-            prefix=f"b{place}c",
+        contrast_picture=Picture(
+            svg=contrast_chart(
+                board,
+                alt=f"Effects of {len(board.contrasts)} contrasts in macro-F1 and in F1 of each stage, with intervals; "
+                "the table above has the figures",
+            ),
             caption="Left: effect in macro-F1, mean over people; dark bars are distinguishable after Holm at .05. "
             "Right: effect in F1 of each stage. Lines are 95 % intervals over people.",
         )
@@ -307,7 +313,8 @@ def confusion_table(row: Row) -> HeatTable:
     def cell(epochs: int, total: int) -> HeatCell:
         if not total:
             return HeatCell(text="–")
-        return HeatCell(text=f"{100 * epochs / total:.1f} %", under=f"{epochs:,}", strength=epochs / total)
+        share = "100 %" if epochs == total else f"{100 * epochs / total:.1f} %"
+        return HeatCell(text=share, under=f"{epochs:,}", strength=epochs / total)
 
     return HeatTable(
         caption=row.name,
@@ -321,21 +328,17 @@ def confusion_table(row: Row) -> HeatTable:
     )
 
 
-def _training(group: TrainingGroup, place: int) -> Picture:
+def _training(group: TrainingGroup) -> Picture:
     nights = "SIMULATED nights" if group.simulated else "real nights"
     many = len(group.curves)
-    return _picture(
-        training_figure(group),
-        alt=f"Validation macro-F1 over the passes of training of {many} networks on {group.trained_on}",
-        prefix=f"t{place}",
+    return Picture(
+        svg=training_chart(
+            group, alt=f"Validation macro-F1 over the passes of training of {many} networks on {group.trained_on}"
+        ),
         caption=f"{group.trained_on.replace('+', ' + ')} ({nights}, {group.protocol}, {group.folds} folds, recipe "
         f"{group.recipe}): macro-F1 on the validation people after each pass; a line for each fold and seed, a dot at "
         "the pass that was kept. With more than 40 lines: their median and range.",
     )
-
-
-def _picture(figure: Any, *, alt: str, prefix: str, caption: str) -> Picture:
-    return Picture(svg=inline_svg(figure, alt=alt, prefix=prefix), caption=caption)
 
 
 def _web_address(text: str) -> bool:
