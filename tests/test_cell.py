@@ -25,9 +25,10 @@ from tusp.jobs.cell import OUTCOME, reason_of, run_cell
 from tusp.jobs.checkpoints import with_sorted_header
 from tusp.jobs.job import CellJob, forget_cell
 from tusp.jobs.plan import CellTask, CorpusNights, Request, make_plan
+from tusp.jobs.precision import resolve_precision
 from tusp.models.families import from_plan
 from tusp.models.tinyustaging import build_network, parameter_counts
-from tusp.platform.errors import CellError, DataError
+from tusp.platform.errors import CellError, DataError, UserError
 from tusp.platform.identity import file_sha256
 from tusp.platform.scoring.counts import confusion
 from tusp.platform.scoring.rules import RULES, rule_mask
@@ -128,6 +129,22 @@ def test_checksums_and_sizes_are_those_of_the_files(done: tuple[CellJob, dict[st
     for entry in outcome["artefacts"]:
         path = Path(job.home) / entry["path"]
         assert (file_sha256(path), path.stat().st_size) == (entry["sha256"], entry["size_bytes"])
+
+
+def test_how_it_was_computed_is_recorded(done: tuple[CellJob, dict[str, Any]]) -> None:
+    _, outcome = done
+    recorded = outcome["environment"]
+    assert recorded["precision"] == resolve_precision("auto", "cpu")
+    assert recorded["compile"] == {"used": False, "reason": "not on a CPU"}
+    assert (recorded["feed"], recorded["processes"], recorded["tf32"]) == ("stream", 1, False)
+    assert recorded["native"].startswith(("on", "off"))
+    assert "micro_batch" not in recorded
+
+
+def test_a_wrong_way_of_compiling_is_refused(task: CellTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUSP_COMPILE", "yes")
+    with pytest.raises(UserError, match="compile = 'yes': must be one of auto, never, always"):
+        run_cell(job_of(task, tmp_path))
 
 
 def test_the_outcome_on_disk_is_the_one_returned(done: tuple[CellJob, dict[str, Any]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -356,3 +358,18 @@ def test_validation_is_pooled_over_nights(tmp_path: Path, nights: list[PreparedR
     assert accuracy == pytest.approx((stages == predicted).mean())
     assert score == pytest.approx(np.mean(f1))
     assert loss == pytest.approx(-np.log(np.maximum(p[np.arange(len(p)), stages], 1e-7)).mean(), rel=1e-5)
+
+
+def test_the_training_core_needs_torch_and_numpy_alone() -> None:
+    """A machine with a GPU and nothing else can run it."""
+    others = "('ray', 'safetensors', 'sqlalchemy', 'pandas', 'scipy', 'sklearn', 'mlflow', 'edfio', 'matplotlib')"
+    code = f"""
+import sys
+class Nothing:
+    def find_spec(self, name, *_):
+        if name.split('.')[0] in {others}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Nothing())
+import tusp.jobs.training, tusp.jobs.parallel, tusp.jobs.feeding
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

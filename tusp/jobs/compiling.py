@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from tusp.jobs.memory import release_memory
 from tusp.jobs.precision import autocast
 from tusp.platform.errors import UserError
 
@@ -69,6 +70,7 @@ def compiled(network: nn.Module, example: Tensor, *, precision: str) -> tuple[Ca
         return None, {"used": False, "reason": reason, "seconds": time.monotonic() - began}
     finally:
         network.zero_grad(set_to_none=True)
+        release_memory(example.device)
         network.train(training)
         with torch.no_grad():
             for buffer, kept in zip(network.buffers(), buffers, strict=True):
