@@ -30,6 +30,8 @@ from tusp.platform.scoring.counts import confusion
 from tusp.platform.scoring.metrics import accuracy, macro_f1
 from tusp.platform.stages import N_STAGES
 
+NIGHTS_OF_LOSS: Final = 20
+"""Training nights that an estimator's loss is taken from; more would cost as much as fitting it."""
 Report = Callable[[Progress, int], None]
 COMPILE: Final = "TUSP_COMPILE"
 """Variable: ``auto``, ``never`` or ``always`` (tusp.jobs.compiling)."""
@@ -150,7 +152,7 @@ def fit_estimator(
 ) -> Fitted:
     """Fit an estimator to every channel choice of the training nights; it predicts by the mean over a night's choices.
 
-    Its curve is one pass: the loss is the mean negative log-likelihood of the training nights.
+    Its curve is one pass: the loss is the mean negative log-likelihood of the first training nights.
 
     Raises:
         CellError: no training epoch is scored, or no validation epoch.
@@ -158,21 +160,27 @@ def fit_estimator(
     channels = tuple(job.plan["channels"])
     began = time.monotonic()
     stage_counts = np.zeros(N_STAGES, np.int64)
-    nights = []
     for night in train:
         stages = night.stages()
         stage_counts += np.bincount(stages[stages >= 0], minlength=N_STAGES)
-        nights += [(night.signals()[list(choice)], stages) for choice in channel_choices(night, channels)]
     if not stage_counts.any():
         raise CellError("no scored epoch to train on")
-    estimator = family.build(settings, seed=job.plan["seed"]).fit(nights, seed=job.plan["seed"])
+    estimator = family.build(settings, seed=job.plan["seed"]).fit(
+        # One at a time: all nights of a large corpus would not fit the memory.
+        (
+            (night.signals()[list(choice)], night.stages())
+            for night in train
+            for choice in channel_choices(night, channels)
+        ),
+        seed=job.plan["seed"],
+    )
 
     def predict(night: PreparedRecording) -> Probabilities:
         signals = night.signals()
         votes = [estimator.probabilities(signals[list(choice)]) for choice in channel_choices(night, channels)]
         return np.asarray(np.mean(votes, axis=0, dtype=np.float64), np.float32)
 
-    train_loss, _ = _score(predict, train)
+    train_loss, _ = _score(predict, train[:NIGHTS_OF_LOSS])
     loss, counts = _score(predict, validation)
     score = float(macro_f1(counts))
     if math.isnan(score):
