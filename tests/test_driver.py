@@ -17,9 +17,11 @@ from tusp.jobs.board import Event
 from tusp.jobs.cluster import SLOTS_PER_GROUP, Cluster, groups, slot_count
 from tusp.jobs.driver import MAX_CUTS, Driver, Resources, Status
 from tusp.jobs.plan import CellTask
-from tusp.platform.errors import TuspError, UserError
+from tusp.platform.errors import StoreError, TuspError, UserError
 from tusp.platform.settings import load_settings
+from tusp.platform.store.cancelling import cancel_submission, is_cancelled
 from tusp.platform.store.models import Attempt, Cell, utc_now
+from tusp.platform.store.queries import get_submission
 from tusp.platform.store.record import PlannedCell, claim
 from tusp.platform.store.session import Store, open_store
 
@@ -62,6 +64,29 @@ def test_a_cell_that_fits_nowhere_is_refused_with_both_numbers(cpus: float, gpus
     message = f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, but local has 3 CPUs and 0 GPUs"
     with pytest.raises(UserError, match=message):
         slot_count(cluster(3), cpus=cpus, gpus=gpus, cells=1)
+
+
+def test_a_worker_lies_on_one_machine_and_those_of_a_slot_on_several() -> None:
+    """Three machines of 4 CPUs and one GPU, of which a tenth of a CPU is kept."""
+
+    def slots(**asked: float) -> int:
+        three = Cluster(address="x", dashboard_url=None, cpus=12, gpus=3, local=False, nodes=[(4, 1)] * 3)
+        return slot_count(three, cells=100, **{"cpus": 1, "gpus": 0, **asked})  # type: ignore[arg-type]
+
+    assert slots(cpus=1) == 9
+    assert slots(cpus=2) == 3  # not the five that 12 CPUs would hold together
+    assert slots(cpus=1, gpus=0.25) == 9
+    assert slots(cpus=1, gpus=0.5) == 6
+    assert slots(cpus=3, gpus=1, workers=3) == 1
+    assert slots(cpus=1, workers=2) == 4
+    with pytest.raises(UserError, match=r"2 CPUs and 1 GPUs for each of its 4 workers, but x has .* on 3 machines"):
+        slots(cpus=2, gpus=1, workers=4)
+
+
+@pytest.mark.parametrize("cells", [3, 7, 10])
+def test_a_gpu_holds_as_many_cells_as_its_share_says(cells: int) -> None:
+    """1 // 0.1 is 9."""
+    assert slot_count(cluster(65, 2), cpus=1, gpus=1 / cells, cells=100) == 2 * cells
 
 
 @pytest.mark.parametrize("slots", [1, 7, 8, 9, 16, 33])
@@ -108,13 +133,13 @@ def cells(store: Store) -> list[PlannedCell]:
     return planned
 
 
-def driver(store: Store, home: Path, cells: Sequence[PlannedCell], submission: str = "s1") -> Driver:
+def driver(store: Store, home: Path, cells: Sequence[PlannedCell], submission: str = "s1", **resources: Any) -> Driver:
     made = Driver(
         store=store,
         settings=load_settings(home=home, environment={}, working_directory=home),
         submission=submission,
         tasks=[CellTask(cell=cell, nights={"sim": {"night1": home / "night1"}}) for cell in cells],
-        resources=Resources(cpus_per_cell=2),
+        resources=Resources(cpus_per_cell=2, **resources),
         status=Status(total=len(cells)),
         watch=lambda _: None,
         recorded=lambda _: None,
@@ -238,3 +263,81 @@ def test_lost_workers_end_the_submission_with_the_last_line_of_the_reason(
     made._groups = [SimpleNamespace(error=None)]
     with pytest.raises(TuspError, match="no reason given"):
         made._workers_lost()
+
+
+# --- resources ---
+
+
+def test_gpus_are_as_asked_and_none_where_there_are_none(
+    store: Store, tmp_path: Path, cells: list[PlannedCell]
+) -> None:
+    def gpus(found: float, asked: float | None = None, workers: int = 1) -> float:
+        made = driver(store, tmp_path, cells, gpus_per_cell=asked, workers_per_cell=workers)
+        return made._gpus_per_cell(cluster(9, found))
+
+    assert gpus(0) == 0
+    assert gpus(2, asked=0.25) == 0.25
+    assert gpus(2, asked=0) == 0
+    assert gpus(2, workers=2) == 1
+    assert gpus(2, asked=1, workers=2) == 1
+    with pytest.raises(UserError, match=r"--gpus-per-cell 0.5 with --workers-per-cell 2: .* give each of them one"):
+        gpus(2, asked=0.5, workers=2)
+    # As many GPUs as cells: nothing to measure.
+    assert gpus(3) == 1
+    noted = get_submission(store, "s1").environment["running"]
+    assert noted["cells_per_gpu"] == 1
+    assert "no more cells than GPUs" in noted["why"]
+
+
+def test_more_workers_than_windows_are_refused_before_ray_starts(
+    store: Store, tmp_path: Path, cells: list[PlannedCell]
+) -> None:
+    made = driver(store, tmp_path, cells, workers_per_cell=65)
+    with pytest.raises(UserError, match="--workers-per-cell 65: arm full has batches of 64 windows"):
+        made.run()
+
+
+def test_workers_travel_with_the_job(store: Store, tmp_path: Path, cells: list[PlannedCell]) -> None:
+    job = driver(store, tmp_path, cells, workers_per_cell=3)._claim(cells[0].id)
+    assert job is not None
+    assert job.workers == 3
+
+
+def test_what_is_noted_stands_with_the_submission(store: Store, tmp_path: Path, cells: list[PlannedCell]) -> None:
+    before = dict(get_submission(store, "s1").environment)
+    made = driver(store, tmp_path, cells)
+    made._note({"slots": 2})
+    made._note({"why": "so"})
+    assert get_submission(store, "s1").environment == {**before, "running": {"slots": 2, "why": "so"}}
+
+
+# --- calling off ---
+
+
+def test_the_driver_sees_that_its_submission_was_cancelled(
+    store: Store, tmp_path: Path, cells: list[PlannedCell]
+) -> None:
+    made = driver(store, tmp_path, cells)
+    made._board.poll = SimpleNamespace(remote=lambda: ([], 0, []))
+    made._groups = [SimpleNamespace(alive=True)]
+    made._turn()
+    assert not made.cancelled
+    cancel_submission(store, "s2")
+    made._last_look = 0
+    made._turn()
+    assert not made.cancelled, "another one was"
+    cancel_submission(store, "s1")
+    made._last_look = 0
+    made._turn()
+    assert made.cancelled
+
+
+def test_only_a_running_submission_is_cancelled(store: Store, cells: list[PlannedCell]) -> None:
+    assert not is_cancelled(store, "s1")
+    cancel_submission(store, "s1")
+    assert is_cancelled(store, "s1")
+    assert get_submission(store, "s1").finished_at is not None
+    with pytest.raises(UserError, match="submission s1 is cancelled: only a running one can be cancelled"):
+        cancel_submission(store, "s1")
+    with pytest.raises(StoreError, match="there is no submission s9"):
+        cancel_submission(store, "s9")

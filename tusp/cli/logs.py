@@ -41,9 +41,8 @@ def logs(
     if not found:
         console.print("No cell of this submission failed or is running; name a cell to see its log.")
     for entry in found:
-        title = (
-            f"cell {entry['id'][:12]} ({entry['corpus']}, {entry['arm']}, fold {entry['fold'] + 1}): {entry['state']}"
-        )
+        where = f"{entry['corpus']}, {entry['arm']}, fold {entry['fold'] + 1}, seed {entry['seed']}"
+        title = f"cell {entry['id'][:12]} ({where}): {entry['state']}"
         console.print(title + (f": {entry['reason']}" if entry["reason"] else ""), markup=False, soft_wrap=True)
         for line in entry["log"] or ["no log in its folder: it never ran on this home, or its files were removed"]:
             console.print(f"  {line}", markup=False, soft_wrap=True)

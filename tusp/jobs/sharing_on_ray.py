@@ -41,9 +41,11 @@ def share_gpus(
     One each when there is nothing to gain, and when the measurement fails: the reason says so.
     """
     most = most_per_gpu(cluster, cpus_per_cell=cpus_per_cell, cells=len(tasks))
-    shapes = shapes_of(tasks)
-    if most == 1 or not shapes:
+    if most == 1:
         return Sharing(cells_per_gpu=1, reason="1: no more cells than GPUs, or no more CPUs")
+    shapes = shapes_of(tasks)
+    if not shapes:
+        return Sharing(cells_per_gpu=1, reason="1: baselines use no GPU")
     try:
         name = ray.get(ray.remote(num_gpus=1, num_cpus=1)(_gpu_name).remote())
         measured = remembered(home, name, shapes)
