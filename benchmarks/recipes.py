@@ -5,10 +5,10 @@
     python benchmarks/recipes.py FOLDER --table
 
 One network is trained on the five training corpora together (experiment `joint`, fold 1) and validated on people of
-each; the two hold-outs and the test people are judged at the end. Nights are simulated and prepared once in FOLDER;
-every run leaves FOLDER/runs/NAME.json, and --table prints them side by side with the first pass at which each recipe
-reached the best validation score of the recipe `paper`. `--set key=value` tries other settings. A run that is cut goes
-on from its checkpoint when it is started again.
+each; their test people are judged at the end, with --hold-outs also dod-h and dod-o (many channel pairs: minutes).
+Nights are simulated and prepared once in FOLDER; every run leaves FOLDER/runs/NAME.json, and --table prints them side
+by side with the first pass at which each recipe reached the best validation score of the recipe `paper`. `--set
+key=value` tries other settings. A run that is cut goes on from its checkpoint when it is started again.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def corpora(folder: Path, people: int) -> list[CorpusNights]:
     return list(prepare_nights(store, settings, list(BUILT_IN), embedded=False, tell=lambda *_: None).corpora)
 
 
-def run(folder: Path, recipe: Recipe, *, people: int, threads: int, name: str) -> None:
+def run(folder: Path, recipe: Recipe, *, people: int, threads: int, name: str, hold_outs: bool) -> None:
     """Train and judge one cell; its curve and scores go to ``runs/NAME.json``."""
-    plan = make_plan(Request(ablation="csja", recipe=recipe, folds=4, experiment="joint"), corpora(folder, people))
+    nights = [corpus for corpus in corpora(folder, people) if hold_outs or not corpus.hold_out]
+    plan = make_plan(Request(ablation="csja", recipe=recipe, folds=4, experiment="joint"), nights)
     task = next(task for task in plan.tasks if task.cell.arm == "full" and task.cell.fold == 0)
     job = CellJob(
         id=task.cell.id,
@@ -120,6 +121,7 @@ def main() -> None:
     arguments.add_argument("--people", type=int, default=8)
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--name")
+    arguments.add_argument("--hold-outs", action="store_true")
     arguments.add_argument("--table", action="store_true")
     given = arguments.parse_args()
     folder = given.folder.resolve()
@@ -144,7 +146,7 @@ def main() -> None:
         changes["max_passes"] = given.passes
     recipe = replace(recipe, network=network, **changes)
     name = given.name or f"{given.recipe}-{given.network}"
-    run(folder, recipe, people=given.people, threads=given.threads, name=name)
+    run(folder, recipe, people=given.people, threads=given.threads, name=name, hold_outs=given.hold_outs)
 
 
 if __name__ == "__main__":
