@@ -61,10 +61,11 @@ def test_two_workers_learn_what_one_learns_also_after_one_was_killed(
     shutil.copytree(prepared_home, home)
     log = tmp_path / "log"
     arguments = [*("faults" if word == "csja" else word for word in SUBMIT), "--set", "precision=float32"]
+    arguments += ["--set", "max_passes=2"]
     two = ["--workers-per-cell", "2", "--cpus-per-cell", "2", "--address", two_machines]
     driver = start(home, log, [*arguments, *two], plugins=plugin_of_arms(tmp_path / "plugin", ARMS))
     try:
-        wait_for("a cell under way", lambda: any(0 < n < 4 for n in checkpoint_passes(home).values()), log=log)
+        wait_for("a cell under way", lambda: any(n == 1 for n in checkpoint_passes(home).values()), log=log)
         follower = next(pid for pid in workers_of(driver.pid) if pid != leader_of(home))
         os.kill(follower, signal.SIGKILL)
         assert driver.wait(timeout=600) == 0, log.read_text()[-3000:]
@@ -94,7 +95,7 @@ def assert_same_curve(cell: CellRecord, home: Path, alone: Path) -> None:
     for row, record in zip(one["curve"], cell.curve, strict=True):
         assert record.train_loss == pytest.approx(row["train_loss"], rel=1e-3)
         assert record.validation_loss == pytest.approx(row["validation_loss"], rel=1e-2)
-        assert record.validation_macro_f1 == pytest.approx(row["validation_macro_f1"], abs=0.02)
+        assert record.validation_macro_f1 == pytest.approx(row["validation_macro_f1"], abs=0.01)
     assert one["result"]["workers"] == 1
 
 
