@@ -21,8 +21,8 @@ from sqlalchemy import event
 from tusp.datasets import adapters, audit, catalog
 from tusp.datasets.channel_audit import clipped_share, content_digest, examine_channel
 from tusp.datasets.duplicates import stages_digest
-from tusp.datasets.preparation import prepare_corpus
-from tusp.datasets.recording import Channel, Discovery, RecordingFiles, Stages
+from tusp.datasets.preparation import prepare_corpus, prepare_recordings
+from tusp.datasets.recording import Channel, Discovery, Hypnogram, RecordingFiles, Stages
 from tusp.platform.identity import file_sha256
 from tusp.platform.settings import Settings
 from tusp.platform.store.session import Store, open_store
@@ -415,6 +415,59 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scored" / "n1.scorer_2").write_text("[0, 1, 2, 2]")
     (tmp_path / "scored" / "n1.scorer_3").write_text("[0, 1, 1, 3]")
     return tmp_path / "scored"
+
+
+class Failing(night_adapter.NightAdapter):
+    """Fails on one night in a way that no adapter should."""
+
+    def discover(self, root: Path) -> Discovery:
+        return Discovery(
+            recordings=[
+                RecordingFiles(name=path.stem, subject=path.stem, signals=path, labels=path.with_suffix(".json"))
+                for path in sorted(root.glob("*.edf"))
+            ]
+        )
+
+    def hypnogram(self, recording: RecordingFiles) -> Hypnogram:
+        if recording.name == "n2":
+            raise ZeroDivisionError("nothing\nto divide by")
+        return super().hypnogram(recording)
+
+
+class BuiltIn(Failing):
+    """The same, as if it were tusp's own."""
+
+    __module__ = "tusp.datasets.corpora.built_in"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_plug_in_that_fails_on_one_night_costs_that_night(tmp_path: Path, workers: int) -> None:
+    for number in (1, 2, 3):
+        signals = {name: (100.0, noise(seed, 120)) for seed, name in enumerate(("C3", "C4", "E1"), start=3 * number)}
+        night_adapter.write_night(tmp_path, f"n{number}", signals, [0, 1, 2, 3])
+    adapter = Failing()
+    rows = audit.audit_recordings(adapter, tmp_path, adapter.discover(tmp_path), workers=workers)
+    assert [row.usable for row in rows] == [True, False, True]
+    said = f"adapter 'nights' of {__name__} failed with ZeroDivisionError: nothing to divide by"
+    assert rows[1].reason == f"{tmp_path}/n2.edf: {said}"
+    with pytest.raises(ZeroDivisionError):  # a defect of tusp itself is not hidden
+        audit.audit_recordings(BuiltIn(), tmp_path, adapter.discover(tmp_path), workers=1)
+    # the same when it fails only later, while nights are prepared
+    nights = [(night, night_adapter.sources_of(night)) for night in adapter.discover(tmp_path).recordings]
+    prepared = prepare_recordings(adapter, nights, corpus="nights", root=tmp_path / "prepared", workers=workers)
+    assert [night.name for night in prepared.recordings] == ["n1", "n3"]
+    assert prepared.refused == {"n2": rows[1].reason}
+
+
+def test_short_nights_are_handed_over_together() -> None:
+    def night(name: str) -> RecordingFiles:
+        return RecordingFiles(name=name, subject=name, signals=Path(name), labels=None)
+
+    nights = [night(str(number)) for number in range(130)]
+    chunks = audit._chunks(nights, [audit.BYTES_OF_OPENING] * 130)
+    assert [file for chunk in chunks for file in chunk] == nights
+    assert [len(chunk) for chunk in chunks] == [64, 64, 2]
+    assert [len(chunk) for chunk in audit._chunks(nights[:4], [1, audit.CHUNK_BYTES + 1, 1, 1])] == [1, 1, 2]
 
 
 def test_every_file_of_a_night_is_watched(store: Store, scored: Path) -> None:

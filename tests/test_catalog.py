@@ -150,9 +150,35 @@ def test_looking_again_at_nights_reads_no_file_twice(
     monkeypatch.setattr(audit, "file_sha256", refuse)
     refreshed = catalog.refresh_corpus(store, "sedf-sc")
     assert not (refreshed.added or refreshed.changed or refreshed.vanished)
+    stored = {row.name: row.audit for row in catalog.recordings(store, "sedf-sc")}
+    with monkeypatch.context() as patched:  # nor when the registration is made anew
+        patched.setattr(audit, "audit_recording", refuse)
+        catalog.add_corpus(store, name="sedf-sc", root=raw, replace=True)
+    assert {row.name: row.audit for row in catalog.recordings(store, "sedf-sc")} == stored
     (raw / "SC4001E0-PSG.edf").touch()
     with pytest.raises(AssertionError, match="was hashed again"):
         catalog.refresh_corpus(store, "sedf-sc")
+    with pytest.raises(AssertionError, match="was hashed again"):
+        catalog.add_corpus(store, name="sedf-sc", root=raw, replace=True)
+    catalog.remove_corpus(store, "sedf-sc")  # this is how one asks for it
+    hashed: list[str] = []
+    monkeypatch.setattr(audit, "file_sha256", lambda path: hashed.append(path.name) or file_sha256(path))
+    catalog.add_corpus(store, name="sedf-sc", root=raw)
+    assert len(hashed) == 12
+
+
+def test_a_new_version_of_an_adapter_reads_every_night_again(
+    store: Store, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.add_corpus(store, name="sedf-sc", root=raw)
+    read: list[str] = []
+    plain = audit.audit_recording
+    monkeypatch.setattr(audit, "audit_recording", lambda *given: read.append(given[2].name) or plain(*given))
+    catalog.add_corpus(store, name="sedf-sc", root=raw, replace=True)
+    assert read == []
+    monkeypatch.setattr(SedfSc, "code_version", SedfSc.code_version + 1)
+    catalog.add_corpus(store, name="sedf-sc", root=raw, replace=True)
+    assert len(read) == 3
 
 
 def test_a_plug_in_that_is_broken_warns_and_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> None:

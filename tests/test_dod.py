@@ -406,8 +406,29 @@ def test_what_discovery_refuses(tmp_path: Path) -> None:
         f" {tmp_path}/copy/scorer_1/{uuid(2)}.json, {tmp_path}/scorer_1/{uuid(2)}.json",
         uuid(3): f"no signals ({uuid(3)}.h5) for this scorer's list",
         "night.h5": "name does not follow 00a1b2c3-1111-5222-8333-444455556666.h5",
+        "notes.h5": "not an HDF5 file (begins with 'mine'); and its name does not follow"
+        " 00a1b2c3-1111-5222-8333-444455556666.h5",
     }
     assert "HDF5" in found.refused[uuid(4)]
+
+
+def test_a_flat_folder_of_signals_and_lists_drops_nothing_in_silence(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        write_signals(tmp_path / f"{uuid(number)}.h5", 4, hypnogram=[0, 1, 2, 3] if number == 3 else None)
+    (tmp_path / f"{uuid(2)}.json").write_text("[0, 1, 2, 3]")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / f"{uuid(1)}.json").write_text("{}")  # some result, beside no night
+    write_lists(tmp_path, uuid(1), [[0, 1, 2, 3]] * 5)
+    adapter = DodH()
+    rows = {row.name: row.reason for row in audit_recordings(adapter, tmp_path, adapter.discover(tmp_path))}
+    no_list = "no scorer's list beside it and no '/hypnogram' in it"
+    assert rows == {
+        uuid(1): None,
+        uuid(2): f"{tmp_path}/{uuid(2)}.h5: {no_list}",
+        uuid(3): None,
+        f"{uuid(2)}.json": f"{tmp_path}/{uuid(2)}.json: not read, since nothing says whose list it is; put it into a"
+        " folder scorer_1 to scorer_5",
+    }
 
 
 @pytest.mark.parametrize(

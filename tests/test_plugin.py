@@ -59,6 +59,7 @@ def test_a_corpus_of_another_package_is_used_like_a_built_in_one(installed: Path
         write_night(raw / f"{name}.npz", seed)
     write_night(raw / "p3_n1.npz", 9, channels=("C4-A1", "EOG"))
     (raw / "p4_n1.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.savez(raw / "p5_n1.npz", rate_hz=100, stages=3, **{"C3-A2": np.ones(9000), "EOG": np.ones(9000)})
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TUSP_")}
     environment |= {"PYTHONPATH": str(installed), "TUSP_HOME": str(tmp_path / "home")}
 
@@ -76,11 +77,15 @@ def test_a_corpus_of_another_package_is_used_like_a_built_in_one(installed: Path
     assert (known["npz-nights"]["licence"], known["npz-nights"]["nights"]) == ("CC0", 4)
     added = run(TUSP, "datasets", "add", "npz-nights", raw)
     assert added.returncode == 2
-    assert added.stderr.strip() == f"refused p4_n1: {raw}/p4_n1.npz: not a NumPy archive (File is not a zip file)"
+    assert added.stderr.splitlines() == [
+        f"refused p4_n1: {raw}/p4_n1.npz: not a NumPy archive (File is not a zip file)",
+        f"refused p5_n1: {raw}/p5_n1.npz: adapter 'npz-nights' of npz_nights failed with TypeError:"
+        " iteration over a 0-d array",
+    ]
     assert "npz-nights: real, 4 recordings of 3 people" in added.stdout
 
     (listed,) = json.loads(run(TUSP, "datasets", "list", "--json").stdout)
-    assert (listed["adapter"], listed["recordings"], listed["refused"], listed["people"]) == ("npz-nights", 4, 1, 3)
+    assert (listed["adapter"], listed["recordings"], listed["refused"], listed["people"]) == ("npz-nights", 4, 2, 3)
     audit = json.loads(run(TUSP, "datasets", "audit", "npz-nights", "--json").stdout)
     assert (audit["added"], audit["changed"], audit["vanished"]) == ([], [], [])
     rows = {row["recording"]: row for row in audit["recordings"]}
@@ -94,7 +99,7 @@ def test_a_corpus_of_another_package_is_used_like_a_built_in_one(installed: Path
         "p1_n2 p1 20 C3-A2,C4-A1,EOG",
         "p2_n1 p2 20 C3-A2,C4-A1,EOG",
         "p3_n1 p3 20 C4-A1,EOG",
-        "['p4_n1']",
+        "['p4_n1', 'p5_n1']",
     ], prepared.stderr
 
     # without the package the registration is still there, and says what is lacking

@@ -31,13 +31,12 @@ from tusp.datasets.conditioning import (
     ShortChannelError,
     Span,
     _clipped_halves,
-    _quartiles_between_cuts,
     condition,
     kept_span,
-    quartiles,
     resample_span,
     resampling_ratio,
 )
+from tusp.datasets.order_statistics import Workspace, _quartiles_between_cuts, quartiles
 from tusp.datasets.preparation import (
     PreparationSettings,
     PreparedCorpus,
@@ -47,7 +46,7 @@ from tusp.datasets.preparation import (
 )
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH, SIGNALS, PreparedRecording, open_prepared
 from tusp.datasets.recording import RecordingFiles
-from tusp.datasets.resampling import Workspace, resample
+from tusp.datasets.resampling import resample
 from tusp.datasets.simulation import simulate
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.settings import Settings, load_settings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import numpy as np
 
 from tusp.datasets.channel_audit import ChannelAudit, copied_channels, examine_channel
 from tusp.datasets.duplicates import stages_digest
-from tusp.datasets.recording import Adapter, Channel, Discovery, RecordingFiles, Stages
+from tusp.datasets.recording import Adapter, Channel, Discovery, RecordingFiles, Stages, plug_in_failure
 from tusp.platform.errors import DataError, one_line
 from tusp.platform.identity import file_sha256
 from tusp.platform.stages import EPOCH_SECONDS, STAGE_NAMES
@@ -29,6 +29,10 @@ AUDIT_VERSION: Final = 2
 UNSCORED_PROBLEM_SHARE: Final = 0.2
 SMALL_BYTES: Final = 100 * 2**20
 """Below this many bytes in all, starting other processes takes longer than reading."""
+BYTES_OF_OPENING: Final = 2**18
+"""A file costs as much as this many bytes, however short it is."""
+CHUNK_BYTES: Final = 16 * 2**20
+"""Short recordings are handed to another process so many bytes at a time: handing over costs as much as reading one."""
 
 Progress = Callable[[int, int, str], None]
 """Called with recordings done, recordings in all, and the name of the one just done."""
@@ -354,6 +358,11 @@ def _audited(adapter: Adapter, root: Path, files: RecordingFiles, known: Sequenc
         return replace(row, reason=f"{error.filename or files.signals}: {reason}")
     except MemoryError:
         return replace(row, reason=f"{files.signals}: reading it needs more memory than there is")
+    except Exception as error:
+        failure = plug_in_failure(adapter, files, error)
+        if failure is None:
+            raise
+        return replace(row, reason=failure)
 
 
 def audit_recordings(
@@ -381,36 +390,66 @@ def audit_recordings(
         if progress is not None:
             progress(len(rows), len(nights) + len(discovery.refused), row.name)
 
+    costs = [_cost(night) for night in nights]
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if _bytes(nights) > SMALL_BYTES else 1
+        workers = len(os.sched_getaffinity(0)) if sum(costs) > SMALL_BYTES else 1
     workers = min(workers, len(nights))
     if workers <= 1:
         for night in nights:
             told(audit_recording(adapter, root, night, known.get(night.name, ())))
     else:
-        for row in _in_parallel(adapter, root, nights, known, workers):
+        for row in _in_parallel(adapter, root, _chunks(nights, costs), known, workers):
             told(row)
     return sorted(rows, key=lambda row: row.name)
+
+
+def _cost(night: RecordingFiles) -> int:
+    """Bytes that reading a night is like."""
+    try:
+        return BYTES_OF_OPENING + night.signals.stat().st_size
+    except OSError:
+        return BYTES_OF_OPENING  # its own audit will name it
+
+
+def _chunks(nights: Sequence[RecordingFiles], costs: Sequence[int]) -> list[list[RecordingFiles]]:
+    """Neighbours that are handed over together."""
+    chunks: list[list[RecordingFiles]] = []
+    room = 0
+    for night, cost in zip(nights, costs, strict=True):
+        if cost > room:
+            chunks.append([])
+            room = CHUNK_BYTES
+        chunks[-1].append(night)
+        room -= cost
+    return chunks
+
+
+def _audit_chunk(
+    adapter: Adapter, root: Path, nights: Sequence[RecordingFiles], known: Sequence[Sequence[Mapping[str, Any]]]
+) -> list[RecordingAudit]:
+    return [audit_recording(adapter, root, night, facts) for night, facts in zip(nights, known, strict=True)]
 
 
 def _in_parallel(
     adapter: Adapter,
     root: Path,
-    nights: Sequence[RecordingFiles],
+    chunks: Sequence[Sequence[RecordingFiles]],
     known: Mapping[str, Sequence[Mapping[str, Any]]],
     workers: int,
-) -> Any:
+) -> Iterator[RecordingAudit]:
     # A fresh interpreter, not a fork: the caller may run threads (a progress bar, a database pool).
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running: dict[Future[RecordingAudit], str] = {
-            pool.submit(audit_recording, adapter, root, night, known.get(night.name, ())): night.name
-            for night in nights
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+        running: dict[Future[list[RecordingAudit]], str] = {
+            pool.submit(_audit_chunk, adapter, root, nights, [known.get(night.name, ()) for night in nights]): nights[
+                0
+            ].name
+            for nights in chunks
         }
         try:
             for future in as_completed(running):  # each is looked at once, however many there are
                 try:
-                    yield future.result()
+                    yield from future.result()
                 except BrokenProcessPool as error:
                     raise DataError(
                         f"{running[future]}: the process that audited recordings was killed (out of memory, or a file"
@@ -418,16 +457,6 @@ def _in_parallel(
                     ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _bytes(nights: Sequence[RecordingFiles]) -> int:
-    total = 0
-    for night in nights:
-        try:
-            total += night.signals.stat().st_size
-        except OSError:
-            continue  # its own audit will name it
-    return total
 
 
 def stage_totals(rows: Sequence[RecordingAudit]) -> dict[str, int]:

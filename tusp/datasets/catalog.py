@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +47,8 @@ __all__ = [
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VANISHED: Final = "vanished: its files are gone from the corpus's folder"
+_DECIDES_READING: Final = ("adapter_code_version", "channel_groups", "label_map")
+"""What of a card decides what the audit says."""
 MOST_DESCRIPTION_BYTES: Final = 2**20
 
 
@@ -268,6 +270,9 @@ def add_corpus(
 ) -> CorpusAudit:
     """Register a folder of nights and audit every one.
 
+    A registration of the same folder that is replaced lends its audit to nights whose files did not change; to have
+    every file read again, remove it first.
+
     Args:
         store: where to register it.
         name: name of the registration.
@@ -301,10 +306,13 @@ def add_corpus(
         old = session.get(models.Corpus, name)
         if old is not None and not replace:
             raise UserError(f"corpus {name!r} is already registered ({old.root}); --replace takes its place")
-        known = {row.name: row.sources for row in old.recordings} if old and old.root == str(root) else {}
+        same = old is not None and (old.root, old.adapter, old.description) == (str(root), adapter, description)
+        before = _Before.of(old) if same else _Before()
+        session.expunge_all()
     discovery = reader.discover(root)
     simulated = _simulated(root, discovery)
-    rows = audit_recordings(reader, root, discovery, known=known, workers=workers, progress=progress)
+    kept, rows = _audited(reader, root, discovery, before, workers=workers, progress=progress)
+    rows += kept.values()
     refused = {row.name: row.reason for row in rows if row.reason is not None}
     if len(refused) == len(rows):
         raise NothingUsable(f"{root}: none of {len(rows)} recordings can be used; nothing registered", refused)
@@ -454,6 +462,44 @@ def _unchanged(root: Path, night: RecordingFiles, old: models.Recording) -> bool
     return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """What was stored of a corpus when it was looked at last."""
+
+    card: Mapping[str, Any] = field(default_factory=dict)
+    rows: Mapping[str, models.Recording] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, corpus: models.Corpus | None) -> _Before:
+        return cls() if corpus is None else cls(card=corpus.card, rows={row.name: row for row in corpus.recordings})
+
+
+def _audited(
+    adapter: Adapter,
+    root: Path,
+    discovery: Discovery,
+    before: _Before,
+    *,
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[dict[str, RecordingAudit], list[RecordingAudit]]:
+    """Rows that are kept, since nothing about their files and their adapter changed; and the others, audited now."""
+    now = _card(adapter, discovery)
+    same_reading = all(before.card.get(key) == now[key] for key in _DECIDES_READING)
+    kept = {
+        night.name: _audit_of(before.rows[night.name])
+        for night in discovery.recordings
+        if same_reading and night.name in before.rows and _unchanged(root, night, before.rows[night.name])
+    }
+    todo = Discovery(
+        recordings=[night for night in discovery.recordings if night.name not in kept],
+        refused=discovery.refused,
+        excluded=discovery.excluded,
+    )
+    known = {name: row.sources for name, row in before.rows.items()}
+    return kept, audit_recordings(adapter, root, todo, known=known, workers=workers, progress=progress)
+
+
 def refresh_corpus(store: Store, name: str, *, workers: int | None = None, progress: Progress | None = None) -> Refresh:
     """Look at the folder again: audit what is new or changed, refuse what vanished, leave the rest as it is.
 
@@ -469,19 +515,9 @@ def refresh_corpus(store: Store, name: str, *, workers: int | None = None, progr
     if discovery.recordings and _simulated(root, discovery) != corpus.simulated:
         was, now = ("simulated", "real") if corpus.simulated else ("real", "simulated")
         raise UserError(f"{root}: nights of {name!r} were {was} and are {now} now; add it anew with --replace")
-    same_code = corpus.card.get("adapter_code_version") == adapter.code_version
-    kept = {
-        night.name: _audit_of(old[night.name])
-        for night in discovery.recordings
-        if same_code and night.name in old and _unchanged(root, night, old[night.name])
-    }
-    todo = Discovery(
-        recordings=[night for night in discovery.recordings if night.name not in kept],
-        refused=discovery.refused,
-        excluded=discovery.excluded,
+    kept, rows = _audited(
+        adapter, root, discovery, _Before(card=corpus.card, rows=old), workers=workers, progress=progress
     )
-    known = {row.name: row.sources for row in old.values()}
-    rows = audit_recordings(adapter, root, todo, known=known, workers=workers, progress=progress)
     seen = {*kept, *(row.name for row in rows), *discovery.excluded}
     vanished = [row for row in old.values() if row.name not in seen]
     for row in vanished:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from tusp.datasets.order_statistics import quartiles
 from tusp.datasets.recording import Channel
 
 FLAT_PROBLEM_SHARE: Final = 0.05
@@ -101,8 +102,8 @@ def content_digest(samples: npt.NDArray[np.float32]) -> str | None:
 
 def _spread(samples: npt.NDArray[np.float32]) -> float:
     """Inter-quartile range."""
-    low, high = np.percentile(samples, (25, 75))
-    return float(high - low)
+    low, _, high = quartiles(samples)
+    return high - low
 
 
 def examine_channel(

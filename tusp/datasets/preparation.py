@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tusp.datasets.prepared import PreparedRecording, open_prepared, prepared_folder, sweep
-from tusp.datasets.recording import Adapter, RecordingFiles
+from tusp.datasets.recording import Adapter, RecordingFiles, plug_in_failure
 from tusp.datasets.recording_preparation import (
     PreparationSettings,
     Source,
@@ -87,6 +87,13 @@ class _Job:
             )
         except DataError as error:
             return str(error)
+        except (UserError, OSError):
+            raise  # a full disk, say, which is no night's fault
+        except Exception as error:
+            reason = plug_in_failure(self.adapter, self.files, error)
+            if reason is None:
+                raise
+            return reason
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from tusp.platform.errors import one_line
+
 Stages = npt.NDArray[np.int8]
 """Stage codes of consecutive 30-s epochs, -1 where unscored (tusp.platform.stages)."""
 
@@ -174,3 +176,18 @@ class Adapter(ABC):
     def settings(self) -> Mapping[str, object]:
         """What besides the code decides how a night is read (a description's maps); part of the fingerprint."""
         return {}
+
+
+def plug_in_failure(adapter: Adapter, recording: RecordingFiles, error: Exception) -> str | None:
+    """Why a night is refused on which an adapter of another package failed in a way it should not, in one line.
+
+    None for an adapter of tusp itself: what it raises beside the errors it names is a defect, to be seen.
+    """
+    package = type(adapter).__module__.partition(".")[0]
+    if package == __name__.partition(".")[0]:
+        return None
+    said = " ".join(str(error).split())
+    return one_line(
+        f"{recording.signals}: adapter {adapter.card.name!r} of {package} failed with"
+        f" {type(error).__name__}{f': {said}' if said else ''}"
+    )

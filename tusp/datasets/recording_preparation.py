@@ -230,7 +230,7 @@ def _write_channels(
 ) -> set[str]:
     """Condition and write every grouped channel, one at a time; returns the groups that got at least one."""
     from tusp.datasets.conditioning import FlatChannelError, ShortChannelError, condition
-    from tusp.datasets.resampling import Workspace
+    from tusp.datasets.order_statistics import Workspace
 
     workspace = Workspace()
     headers = {channel.name: channel for channel in adapter.channels(files)}

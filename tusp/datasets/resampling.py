@@ -16,6 +16,8 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 from scipy.signal import firwin
 
+from tusp.datasets.order_statistics import Workspace
+
 _HALF_LENGTH: Final = 10
 """The filter reaches this many samples of the slower rate to either side, as in scipy's ``resample_poly``."""
 _KAISER_BETA: Final = 5.0
@@ -26,20 +28,6 @@ _MOST_PRODUCTS: Final = 4 * 65536
 on how many cores there are; one process a core is how nights are prepared in parallel."""
 _WORKING_FLOATS: Final = 128 * 1024
 """Input samples worked on at a time; they stay in the processor's cache."""
-
-
-class Workspace:
-    """Memory for intermediate results that is used again for the next channel: fresh memory costs as much as a copy."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, npt.NDArray[np.float32]] = {}
-
-    def floats(self, name: str, n: int) -> npt.NDArray[np.float32]:
-        """float32 [n] of any content; the next call with this name gives the same memory."""
-        held = self._held.get(name)
-        if held is None or len(held) < n:
-            held = self._held[name] = np.empty(n, np.float32)
-        return held[:n]
 
 
 @lru_cache(maxsize=4)

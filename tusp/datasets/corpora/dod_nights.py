@@ -74,14 +74,23 @@ class DodNights(Hdf5Nights):
         refused = dict(found.unreadable)
         signals: dict[str, list[Path]] = {}
         lists: dict[str, dict[str, list[Path]]] = {}
+        strays: list[Path] = []
         for file in found.files:
             kind, scorer = file.suffix.lower(), (root / file).absolute().parent.name.lower()
             if kind == ".h5" and _UUID.fullmatch(file.stem):
                 signals.setdefault(file.stem.lower(), []).append(root / file)
             elif kind == ".json" and _UUID.fullmatch(file.stem) and scorer in SCORERS:
                 lists.setdefault(file.stem.lower(), {}).setdefault(scorer, []).append(root / file)
-            elif kind == ".h5" and _is_night(root / file):
-                refused[file.as_posix()] = f"{root / file}: name does not follow {_EXAMPLE}"
+            elif kind == ".h5" and (reason := _night_of_another_name(root / file)) is not None:
+                refused[file.as_posix()] = reason
+            elif kind == ".json" and _UUID.fullmatch(file.stem):
+                strays.append(file)
+        for file in strays:
+            if any(path.parent == (root / file).parent for path in signals.get(file.stem.lower(), ())):
+                refused[file.as_posix()] = (
+                    f"{root / file}: not read, since nothing says whose list it is; put it into a folder scorer_1 to"
+                    " scorer_5"
+                )
         recordings: list[RecordingFiles] = []
         foreign: list[str] = []
         flags: dict[str, bool] = {}
@@ -314,13 +323,14 @@ def _later(recording: RecordingFiles) -> list[Path]:
     return [path for role, path in sorted(recording.others.items()) if role in SCORERS]
 
 
-def _is_night(path: Path) -> bool:
-    """Whether an HDF5 file of another name has the groups of these corpora."""
+def _night_of_another_name(path: Path) -> str | None:
+    """What is wrong with an HDF5 file that is not named like a night; None where it is of something else."""
     try:
         with opened_hdf5(path) as file:
-            return isinstance(member(file, "signals/eeg"), h5py.Group)
-    except DataError:
-        return False
+            is_night = isinstance(member(file, "signals/eeg"), h5py.Group)
+    except DataError as error:
+        return f"{error}; and its name does not follow {_EXAMPLE}"
+    return f"{path}: name does not follow {_EXAMPLE}" if is_night else None
 
 
 def _corpus_of_folders(places: Sequence[Path]) -> str | None:
@@ -425,6 +435,8 @@ def dod_card(*, name: str, title: str, eeg: Sequence[str], trimmed: Sequence[str
             "A night of which only one scorer's list is there, one whose list holds something other than the codes -1"
             " to 4, and one in which a scorer scored nothing.",
             "A night whose EEG channels do not tell dod-h from dod-o and whose folders do not either.",
+            "A list beside its night that lies in no scorer's folder, and HDF5 files of other names that are nights or"
+            " cannot be read.",
             "Two files of one name, lists without signals, HDF5 signals that lie in other files or were never written.",
         ),
         **more,

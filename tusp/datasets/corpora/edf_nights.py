@@ -19,8 +19,9 @@ def is_simulated(header: EdfHeader) -> bool:
     return says_simulated(header.recording)
 
 
-def _same_name(one: str, other: str) -> bool:
-    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+def _plain(label: str) -> str:
+    """A label without what recorders vary in it: blanks and capitals."""
+    return " ".join(label.split()).casefold()
 
 
 class EdfNights(Adapter):
@@ -39,9 +40,12 @@ class EdfNights(Adapter):
     def _needed(self, header: EdfHeader) -> dict[str, EdfSignal]:
         """The signals that have a canonical name and are in the file."""
         found: dict[str, EdfSignal] = {}
+        labelled: dict[str, list[EdfSignal]] = {}
+        for signal in header.signals:
+            labelled.setdefault(_plain(signal.label), []).append(signal)
         for name, labels in self.aliases.items():
             for label in labels:
-                matching = [signal for signal in header.signals if _same_name(signal.label, label)]
+                matching = labelled.get(_plain(label), [])
                 if len(matching) > 1:
                     raise DataError(f"{header.path}: {len(matching)} channels are named {label!r}; which is {name}?")
                 if matching:
