@@ -110,7 +110,7 @@ class Submission(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     finished_at: Mapped[datetime | None]
     state: Mapped[str] = mapped_column(String(16), default="running")
-    """``running``, ``done``, ``failed`` (some cells failed), ``interrupted``."""
+    """``running``, ``done``, ``failed`` (some cells failed), ``interrupted``, ``cancelled``."""
     request: Mapped[dict[str, Any]]
     """The resolved request: ablation, corpora, experiment, protocol, folds, seeds, recipe."""
     environment: Mapped[dict[str, Any]]
