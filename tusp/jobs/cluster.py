@@ -66,8 +66,13 @@ def connect(address: str) -> Cluster:
             )
         else:
             context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - Ray raises bare ones, too, when its processes do not start in time
         first = (str(error).splitlines() or [""])[0]
+        if local:
+            raise UserError(
+                f"Ray did not start here ({first}); submit again when the machine has less to do, or see what is in "
+                "/tmp/ray/session_latest/logs"
+            ) from error
         raise UserError(
             f"no Ray at {address} ({first}); start one with `ray start --head`, or leave --address out for a local one"
         ) from error
