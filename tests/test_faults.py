@@ -132,7 +132,7 @@ def test_every_failed_cell_is_named_with_its_reason_in_one_line(faulty: Run) -> 
 
 
 def test_logs_show_what_happened(faulty: Run) -> None:
-    cell = next(cell for cell in faulty.cells if cell.arm == "diverges")
+    cell = next(cell for cell in faulty.cells if (cell.corpus, cell.arm) == ("nights", "diverges"))
     shown = tusp(faulty.home, "logs", cell.id[:10])
     assert shown.returncode == 0, shown.stderr
     assert f"cell {cell.id[:12]}" in shown.stdout

@@ -66,7 +66,7 @@ def connect(address: str) -> Cluster:
             )
         else:
             context = ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except Exception as error:  # noqa: BLE001 - Ray raises bare ones, too, when its processes do not start in time
+    except Exception as error:  # Ray raises bare ones, too, when its processes do not start in time
         first = (str(error).splitlines() or [""])[0]
         if local:
             raise UserError(
