@@ -14,7 +14,7 @@ machine slows both sides. CPU time is printed beside wall time: it is what a cor
   views of nights that are held in memory (every byte summed, or converted to float32), gathered from them as float16,
   read from the files, and as training takes them; against the speed at which this machine reads and copies memory.
 - ``index``: 10,000 nights of SHHS, one epoch each: files, labels and names are real, signals as short as they can be.
-  Registering, listing, looking again and splitting by people.
+  Registering, registering again, listing, looking again and splitting by people; and the store's part of it alone.
 """
 
 from __future__ import annotations
@@ -438,6 +438,33 @@ def write_index(raw: Path, n_nights: int) -> None:
         (raw / f"{name}-nsrr.xml").write_text(labels.format(name, stages[i % 5]))
 
 
+def stored(folder: Path, home: Path) -> dict[str, tuple[float, float]]:
+    """The index alone, in this process: audited nights that are written to a store of their own, and read from it."""
+    from tusp.datasets import catalog
+    from tusp.platform.store import models
+    from tusp.platform.store.session import open_store
+
+    first = open_store(f"sqlite:///{home}/tusp.db")
+    corpus, rows = catalog.get_corpus(first, "shhs"), catalog.recordings(first, "shhs")
+    fields = ("name", "subject", "usable", "reason", "audit", "sources")
+    copy = models.Corpus(
+        name="shhs", adapter="shhs", root=corpus.root, simulated=corpus.simulated, embedded=False, card=corpus.card
+    )
+    copy.recordings = [models.Recording(**{field: getattr(row, field) for field in fields}) for row in rows]
+    (folder / "second.db").unlink(missing_ok=True)
+    second = open_store(f"sqlite:///{folder}/second.db")
+
+    def write() -> None:
+        with second.session() as session:
+            session.add(copy)
+
+    return {
+        "(in one process) writing the audited nights to the store": timed(write),
+        "(in one process) listing": timed(lambda: catalog.list_corpora(second)),
+        "(in one process) loading every night's audit": timed(lambda: catalog.recordings(second, "shhs")),
+    }
+
+
 def index(folder: Path, rounds: int) -> dict[str, Any]:
     """Commands as a user types them."""
     raw, home = folder / "index", folder / "home"
@@ -458,6 +485,7 @@ def index(folder: Path, rounds: int) -> dict[str, Any]:
         return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     result: dict[str, tuple[float, float]] = {"add (reads and audits every file)": run("add", "shhs", str(raw))}
+    result["add --replace (every file is as it was)"] = run("add", "shhs", str(raw), "--replace")
     for what, arguments in {
         "list": ["list"],
         "audit (looks at every file again)": ["audit", "shhs", "--json"],
@@ -467,6 +495,10 @@ def index(folder: Path, rounds: int) -> dict[str, Any]:
     }.items():
         found = [run(*arguments) for _ in range(max(1, rounds // 2))]
         result[what] = median([pair[0] for pair in found]), median([pair[1] for pair in found])
+    in_the_store = [stored(folder, home) for _ in range(max(1, rounds // 2))]
+    for what in in_the_store[0]:
+        pairs = [found[what] for found in in_the_store]
+        result[what] = median([pair[0] for pair in pairs]), median([pair[1] for pair in pairs])
     print(f"\nA corpus of {N_NIGHTS_OF_INDEX:,} nights (5,000 people, one epoch each)")
     print("| tusp datasets | wall s | CPU s |\n|---|---|---|")
     for what, (wall, cpu) in result.items():

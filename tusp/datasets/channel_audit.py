@@ -56,6 +56,11 @@ class ChannelAudit:
         return cls(**given)
 
 
+def _share(flags: npt.NDArray[np.bool_]) -> float:
+    """Share of flags that are set; counting them is several times as fast as their mean."""
+    return int(np.count_nonzero(flags)) / flags.size if flags.size else float("nan")
+
+
 def flat_share(samples: npt.NDArray[np.float32], sampling_rate_hz: float) -> float:
     """Share of whole seconds (of at least two samples) in which the signal does not change."""
     width = max(round(sampling_rate_hz), 2)
@@ -63,7 +68,7 @@ def flat_share(samples: npt.NDArray[np.float32], sampling_rate_hz: float) -> flo
     if n_windows == 0:
         return float(len(samples) > 0 and np.ptp(samples) == 0)
     windows = samples[: n_windows * width].reshape(n_windows, width)
-    return float((windows.max(axis=1) == windows.min(axis=1)).mean())
+    return _share(windows.max(axis=1) == windows.min(axis=1))
 
 
 def clipped_share(samples: npt.NDArray[np.float32], limits: tuple[float, float] | None) -> float:
@@ -71,10 +76,10 @@ def clipped_share(samples: npt.NDArray[np.float32], limits: tuple[float, float] 
     if not len(samples):
         return float("nan")
     if limits is None:
-        return float(((samples == np.nanmin(samples)) | (samples == np.nanmax(samples))).mean())
+        return _share((samples == np.nanmin(samples)) | (samples == np.nanmax(samples)))
     low, high = limits
     margin = (high - low) * 5e-6  # a third of the smallest step of 16 bits, far above the rounding of float32
-    return float(((samples <= low + margin) | (samples >= high - margin)).mean())
+    return _share((samples <= low + margin) | (samples >= high - margin))
 
 
 def content_digest(samples: npt.NDArray[np.float32]) -> str | None:
@@ -125,7 +130,7 @@ def examine_channel(
         return replace(row, reason=f"ends {missing:.1f} s before the last scored epoch"), []
     problems: list[str] = []
     finite = np.isfinite(samples)
-    lost = 1.0 - float(finite.mean())
+    lost = 1.0 - _share(finite)
     if lost:
         problems.append(f"{channel.name}: {lost:.2%} of the samples are no number")
     if lost == 1.0:
