@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,8 @@ def report(
 
     Example: tusp report --rule full --format html --output report.html
     """
+    # One thread: the products are small, others use the machine, and no digit depends on how many cores there are.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dataclasses import replace
 
     from tusp.dashboards.extras import read_extras

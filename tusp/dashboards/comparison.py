@@ -23,8 +23,8 @@ from tusp.platform.scoring.evidence import (
     rank_intervals,
     variance_components,
 )
-from tusp.platform.scoring.metrics import Floats, Margins, f1_of, macro
-from tusp.platform.scoring.statistics import Estimate, nan_mean, pooled_margins, resampled_margins
+from tusp.platform.scoring.metrics import Floats, f1_of, macro
+from tusp.platform.scoring.statistics import Estimate, nan_mean, pooled_margins, resampled_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +148,11 @@ def _same_people(rows: Mapping[str, Judged], seeded: Collection[str]) -> tuple[t
 def _resampled_macro_f1(judged: Judged, counts: Counts, *, resamples: int, seed: int) -> Floats:
     """Pooled macro-F1 [1 + resamples] of a row over some people, the observed one first; the same resamples of people
     for every row."""
-    observed = _macro_f1(pooled_margins(counts))
+    observed = nan_mean(macro(f1_of(pooled_margins(counts)), axis=-2))
     if counts.shape[1] < 2:
         return observed
     if counts is judged.by_person:
         drawn = judged.resampled(resamples=resamples, seed=seed)
     else:
-        drawn = resampled_margins(counts, resamples=resamples, seed=seed)
-    return np.concatenate([observed, _macro_f1(drawn)])
-
-
-def _macro_f1(of: Margins) -> Floats:
-    return nan_mean(macro(f1_of(of), axis=-2))
+        drawn = resampled_values(counts, resamples=resamples, seed=seed)
+    return np.concatenate([observed, drawn.values["macro_f1"]])

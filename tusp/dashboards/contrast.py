@@ -11,7 +11,7 @@ The effect is the mean over people of the difference of these scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -20,18 +20,19 @@ import numpy as np
 from tusp.dashboards.judged import Judged, person_f1
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.evidence import FoldTest, nadeau_bengio
-from tusp.platform.scoring.metrics import Floats, Margins, f1_of
+from tusp.platform.scoring.metrics import Floats
 from tusp.platform.scoring.statistics import (
     Estimate,
     SignFlip,
-    has_stages,
     holm,
     nan_mean,
-    paired_interval,
+    paired_intervals,
     percentile_interval,
     pooled_margins,
-    resampled_margins,
+    resampled_values,
     sign_flip_tests,
+    true_macro_f1,
+    with_stages,
 )
 from tusp.platform.stages import STAGE_NAMES
 
@@ -290,22 +291,17 @@ def _evaluate(
     pairing: _Pairing, tests: Iterator[SignFlip], *, folds: Folds | None, resamples: int, seed: int
 ) -> Contrast:
     spec, people, differences = pairing.spec, pairing.people, pairing.differences
+    effect, *of_stages = paired_intervals([differences, *pairing.of_stages], resamples=resamples, seed=seed)
     test = next(tests)
     stages = [
-        StageContrast(
-            stage=stage,
-            effect=paired_interval(having, resamples=resamples, seed=seed),
-            p=next(tests).p,
-            p_holm=float("nan"),
-            people=having.size,
-        )
-        for stage, having in zip(STAGE_NAMES, pairing.of_stages, strict=True)
+        StageContrast(stage=stage, effect=of_stage, p=next(tests).p, p_holm=float("nan"), people=having.size)
+        for stage, of_stage, having in zip(STAGE_NAMES, of_stages, pairing.of_stages, strict=True)
     ]
     return Contrast(
         name=spec.name,
         kind=spec.kind,
         weights=spec.weights,
-        effect=paired_interval(differences, resamples=resamples, seed=seed),
+        effect=effect,
         p=test.p,
         p_holm=float("nan"),
         exact=test.exact,
@@ -332,25 +328,24 @@ def _over_folds(differences: Floats, people: Sequence[str], folds: Folds | None)
 
 def _pooled(pairing: _Pairing, *, resamples: int, seed: int) -> Estimate:
     """The combination of pooled macro-F1; no interval where a macro mean has none (see ``pooled_scores``)."""
-    counts, weights = pairing.counts, pairing.spec.weights.values()
+    counts = pairing.counts
 
-    def combined(pooled: Sequence[Margins]) -> Floats:
-        each = [nan_mean(nan_mean(np.where(one.true > 0, f1_of(one), np.nan), axis=-2)) for one in pooled]
-        return np.asarray(sum(weight * macro_f1 for weight, macro_f1 in zip(weights, each, strict=True)))
+    def combined(values: Iterable[Floats]) -> Floats:
+        return np.asarray(
+            sum(weight * value for weight, value in zip(pairing.spec.weights.values(), values, strict=True))
+        )
 
-    value = float(combined([pooled_margins(one) for one in counts])[0])
-    people = counts[0].shape[1]
-    with_stage = (counts[0].sum((0, 3)) > 0).sum(0)
-    if people < 2 or (with_stage == 1).any():
+    value = float(combined(true_macro_f1(pooled_margins(one)) for one in counts)[0])
+    if counts[0].shape[1] < 2 or (with_stages(counts[0]) == 1).any():
         return Estimate(value=value)
-    pooled = [
+    drawn = [
         side.resampled(resamples=resamples, seed=seed)
         if one is side.by_person
-        else resampled_margins(one, resamples=resamples, seed=seed)
+        else resampled_values(one, resamples=resamples, seed=seed)
         for side, one in zip(pairing.sides, counts, strict=True)
     ]
-    values = combined(pooled)
-    values[~has_stages(pooled[0], with_stage)] = np.nan
+    values = combined(one.true_macro_f1 for one in drawn)
+    values[~drawn[0].has_stages] = np.nan
     low, high = percentile_interval(values)
     return Estimate(value=value, low=float(low), high=float(high))
 

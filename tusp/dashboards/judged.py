@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tusp.platform.scoring.counts import Counts
-from tusp.platform.scoring.metrics import Floats, Margins, f1_of, margins
-from tusp.platform.scoring.statistics import nan_mean, resampled_margins
+from tusp.platform.scoring.metrics import Floats, f1_of, margins
+from tusp.platform.scoring.statistics import Resampled, nan_mean, resampled_values
 from tusp.platform.stages import N_STAGES
 from tusp.platform.store.packed import Counted, Nights
 
@@ -54,8 +54,8 @@ class Judged:
         """F1 of everybody's true stages, [P, 5]."""
         return person_f1(self.by_person)
 
-    def resampled(self, *, resamples: int, seed: int) -> Margins:
-        """Pooled margins of every resample of its people, arrays [R, 5, B]; the last ones are remembered."""
+    def resampled(self, *, resamples: int, seed: int) -> Resampled:
+        """Metrics in every resample of its people; the last ones are remembered."""
         return _resampled(self, resamples, seed)
 
     def part(self, people: tuple[str, ...], replicates: tuple[Replicate, ...]) -> tuple[Counts, npt.NDArray[np.bool_]]:
@@ -70,9 +70,9 @@ class Judged:
         return self.by_person[grid], self.present[grid]
 
 
-@lru_cache(maxsize=24)
-def _resampled(judged: Judged, resamples: int, seed: int) -> Margins:
-    return resampled_margins(judged.by_person, resamples=resamples, seed=seed)
+@lru_cache(maxsize=64)
+def _resampled(judged: Judged, resamples: int, seed: int) -> Resampled:
+    return resampled_values(judged.by_person, resamples=resamples, seed=seed)
 
 
 def true_stage_f1(counts: Counts | Floats) -> Floats:
@@ -145,7 +145,7 @@ def judge(parts: Sequence[Part], *, folds_repeat: bool) -> Judged:
     for label, part in zip(labels, parts, strict=True):
         nights[row[label], layout.places[part.counted.nights.id]] += part.counted.counts
     recordings, subjects = layout.recordings, layout.subjects
-    somewhere: npt.NDArray[np.bool_] = nights.sum((2, 3)) > 0
+    somewhere: npt.NDArray[np.bool_] = nights.reshape(*nights.shape[:2], -1).max(-1, initial=0) > 0
     if somewhere.any() and not (somewhere.any(0).all() and somewhere.any(1).all()):
         kept, those = np.flatnonzero(somewhere.any(0)).tolist(), np.flatnonzero(somewhere.any(1)).tolist()
         nights = nights[those][:, kept]
@@ -161,7 +161,7 @@ def judge(parts: Sequence[Part], *, folds_repeat: bool) -> Judged:
         people=tuple(people),
         replicates=tuple(replicates),
         by_person=by_person,
-        present=by_person.sum((2, 3)) > 0,
+        present=by_person.reshape(*by_person.shape[:2], -1).max(-1, initial=0) > 0,
         recordings=recordings,
         by_recording=nights,
         subjects=subjects,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
-from tusp.datasets.adapters import BUILT_IN
 from tusp.datasets.duplicates import Night, same_nights, shared_lines
 from tusp.platform.stages import STAGE_NAMES
 from tusp.platform.store import models
@@ -24,6 +23,8 @@ MOST_KINDS: Final = 5
 
 def stored_nights(session: Session, names: Sequence[str]) -> list[Night]:
     """Usable nights of these corpora, for comparing them with others."""
+    from tusp.datasets.adapters import BUILT_IN  # only here: a report reads audits, no files
+
     row, corpus = models.Recording, models.Corpus
     found = session.execute(
         select(

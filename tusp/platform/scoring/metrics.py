@@ -15,6 +15,7 @@ All functions take counts [..., 5, 5] and are vectorised over the leading axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +88,10 @@ def f1(counts: npt.NDArray[np.generic]) -> Floats:
 
 def macro(per_class: Floats, *, axis: int = -1) -> Floats:
     """Mean over the scored stages along an axis of five; NaN where no stage was scored."""
-    scored = ~np.isnan(per_class)
-    return _ratio(np.where(scored, per_class, 0.0).sum(axis), scored.sum(axis).astype(np.float64))
+    missing = np.isnan(per_class)
+    if not missing.any():
+        return np.asarray(per_class.sum(axis) / per_class.shape[axis], dtype=np.float64)
+    return _ratio(np.where(missing, 0.0, per_class).sum(axis), (~missing).sum(axis).astype(np.float64))
 
 
 def macro_f1(counts: npt.NDArray[np.generic]) -> Floats:
@@ -119,10 +122,25 @@ class Margins:
 
 def margins(counts: npt.NDArray[np.generic]) -> Margins:
     """Of counts [..., 5, 5]: three arrays [..., 5]."""
-    matrix = np.asarray(counts, dtype=np.float64)
-    return Margins(
-        right=np.diagonal(matrix, axis1=-2, axis2=-1), true=matrix.sum(-1), predicted=matrix.sum(-2)
-    )  # fmt: skip
+    parts = flat_margins(np.asarray(counts, dtype=np.float64))
+    return Margins(right=parts[..., 0:5], true=parts[..., 5:10], predicted=parts[..., 10:15])
+
+
+def flat_margins(counts: Floats) -> Floats:
+    """Right, true and predicted epochs of each stage side by side: [..., 5, 5] to [..., 15].
+
+    One product of matrices: sums of a few numbers each would take many times as long.
+    """
+    leading = counts.shape[:-2]
+    return (counts.reshape(-1, 25) @ _MARGINS).reshape(*leading, 15)
+
+
+def _margin_columns() -> Floats:
+    cells = np.eye(25).reshape(25, 5, 5)
+    return np.concatenate([np.diagonal(cells, axis1=1, axis2=2), cells.sum(2), cells.sum(1)], axis=1)
+
+
+_MARGINS: Final = _margin_columns()
 
 
 def accuracy_of(of: Margins) -> Floats:
@@ -155,12 +173,17 @@ def f1_of(of: Margins) -> Floats:
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Quotient, NaN where the denominator is 0."""
+    undefined = denominator == 0
+    if not undefined.any():
+        return np.asarray(numerator / denominator, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        quotient = np.asarray(np.divide(numerator, denominator), dtype=np.float64)
-    return np.where(denominator == 0, np.nan, quotient)
+        return np.where(undefined, np.nan, numerator / denominator)
 
 
 def _per_class(of: Margins, denominator: Floats) -> Floats:
     """0 for a stage that was scored but is not in the denominator, NaN for one in neither truth nor prediction."""
-    quotient = np.where(denominator == 0, 0.0, _ratio(of.right, denominator))
-    return np.where((of.true + of.predicted) > 0, quotient, np.nan)
+    undefined = denominator == 0
+    quotient = _ratio(of.right, denominator)
+    if not undefined.any():
+        return quotient
+    return np.where(undefined, np.where((of.true + of.predicted) > 0, 0.0, np.nan), quotient)

@@ -24,6 +24,7 @@ from tusp.platform.scoring.metrics import (
     Margins,
     accuracy_of,
     f1_of,
+    flat_margins,
     kappa_of,
     macro,
     margins,
@@ -38,6 +39,9 @@ EXACT_PEOPLE: Final = 16
 
 FLIPS: Final = 10_000
 """Sign patterns drawn when there are too many to enumerate."""
+
+_CACHED: Final = 2**17
+"""Numbers of eight bytes that a processor's cache holds beside what is made of them."""
 
 PER_STAGE: Final = ("precision", "recall", "f1")
 OVERALL: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa")
@@ -131,17 +135,26 @@ def percentile_interval(values: Floats, *, confidence: float = CONFIDENCE) -> Fl
 
 def resampled_margins(counts: npt.NDArray[np.integer[Any]], *, resamples: int, seed: int) -> Margins:
     """Pooled margins of every resample of people: counts [R, P, 5, 5] give arrays [R, 5, B]."""
+    parts = list(_margins_in_parts(counts, resamples, seed, at_once=resamples))
+    return parts[0]
+
+
+def _margins_in_parts(
+    counts: npt.NDArray[np.integer[Any]], resamples: int, seed: int, *, at_once: int
+) -> Iterator[Margins]:
+    """The same, some resamples after another."""
     replicates, people = counts.shape[:2]
-    parts = (np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2))
-    flat = np.concatenate(parts, axis=-1).astype(np.int64, copy=False)
+    flat = flat_margins(counts.astype(np.float64))
     table = flat.transpose(0, 2, 1).reshape(replicates * 3 * N_STAGES, people)
     weights, most = _turned_weights(people, resamples, seed)
     # Whole numbers below 2^24 are added up by float32 without rounding, in half the time.
-    exact = int(table.sum(1).max(initial=0)) * most < 2**24
-    kind = np.float32 if exact else np.float64
-    pooled = (table.astype(kind) @ weights.astype(kind, copy=False)).astype(np.float64)
-    pooled = pooled.reshape(replicates, 3, N_STAGES, resamples)
-    return Margins(right=pooled[:, 0], true=pooled[:, 1], predicted=pooled[:, 2], stages=-2)
+    exact = float(table.sum(1).max(initial=0)) * most < 2**24
+    kind: type[np.float32] | type[np.float64] = np.float32 if exact else np.float64
+    of_kind: npt.NDArray[Any] = table.astype(kind)
+    for start in range(0, resamples, at_once):
+        some: npt.NDArray[Any] = weights[:, start : start + at_once].astype(kind, copy=False)
+        pooled: Floats = (of_kind @ some).astype(np.float64).reshape(replicates, 3, N_STAGES, some.shape[1])
+        yield Margins(right=pooled[:, 0], true=pooled[:, 1], predicted=pooled[:, 2], stages=-2)
 
 
 def pooled_margins(counts: npt.NDArray[np.integer[Any]]) -> Margins:
@@ -166,14 +179,59 @@ def pooled_values(of: Margins) -> dict[str, Floats]:
 
 def nan_mean(values: Floats, axis: int = 0) -> Floats:
     """Mean of what was scored along an axis; NaN, without a warning, where nothing was."""
-    scored = ~np.isnan(values)
-    number = scored.sum(axis)
-    total = np.where(scored, values, 0.0).sum(axis)
+    missing = np.isnan(values)
+    if not missing.any() and values.shape[axis]:
+        return np.asarray(values.sum(axis) / values.shape[axis], dtype=np.float64)
+    number = (~missing).sum(axis)
+    total = np.where(missing, 0.0, values).sum(axis)
     return np.asarray(np.divide(total, number, out=np.full(np.shape(number), np.nan), where=number > 0))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resampled:
+    """Every metric of every resample of people, averaged over the replicates."""
+
+    values: Mapping[str, Floats]
+    """As :func:`pooled_values`: [B], or [5, B] per stage."""
+    true_macro_f1: Floats
+    """[B]: mean F1 over the stages in the truth, whatever was predicted."""
+    has_stages: npt.NDArray[np.bool_]
+    """[B]: somebody was drawn for each stage that somebody has."""
+
+
+def resampled_values(counts: npt.NDArray[np.integer[Any]], *, resamples: int, seed: int) -> Resampled:
+    """Metrics of counts [R, P, 5, 5] in resamples of people."""
+    somebody = with_stages(counts) > 0
+    # As many resamples at once as the processor's cache holds.
+    at_once = max(50, _CACHED // (len(counts) * 3 * N_STAGES))
+    parts = []
+    for pooled in _margins_in_parts(counts, resamples, seed, at_once=at_once):
+        of_part = pooled_values(pooled)
+        every_stage = bool((pooled.true > 0).all())
+        true_f1 = of_part["macro_f1"] if every_stage else true_macro_f1(pooled)
+        parts.append((of_part, true_f1, (pooled.true.sum(0)[somebody] > 0).all(0)))
+    values, scores, there = zip(*parts, strict=True)
+    return Resampled(
+        values={name: np.concatenate([part[name] for part in values], axis=-1) for name in values[0]},
+        true_macro_f1=np.concatenate(scores),
+        has_stages=np.concatenate(there),
+    )
+
+
+def true_macro_f1(pooled: Margins) -> Floats:
+    """Mean F1 over the stages in the truth [B], averaged over the replicates."""
+    scores = f1_of(pooled)
+    absent = pooled.true == 0
+    return nan_mean(nan_mean(np.where(absent, np.nan, scores) if absent.any() else scores, axis=-2))
+
+
+def with_stages(counts: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
+    """How many people have each stage in their expert hypnograms [5], of counts [R, P, 5, 5]."""
+    return np.asarray((margins(counts).true.sum(0) > 0).sum(0))
+
+
 def pooled_scores(
-    counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed: int = 0, drawn: Margins | None = None
+    counts: npt.NDArray[np.int64], *, resamples: int = 2000, seed: int = 0, drawn: Resampled | None = None
 ) -> PooledScores:
     """Pooled metrics with percentile intervals from a bootstrap clustered by person.
 
@@ -190,21 +248,21 @@ def pooled_scores(
         counts: [R, P, 5, 5].
         resamples: bootstrap resamples; 2,000 or more for a report.
         seed: of the resampling. The same for every arm, so arms over the same people share their resamples.
-        drawn: ``resampled_margins`` of the same, where they are known already.
+        drawn: ``resampled_values`` of the same, where they are known already.
     """
     people = counts.shape[1]
     point = {name: value[..., 0] for name, value in pooled_values(pooled_margins(counts)).items()}
     bounds = {name: np.full((2, *value.shape), np.nan) for name, value in point.items()}
     if people >= 2:
-        pooled = drawn or resampled_margins(counts, resamples=resamples, seed=seed)
-        with_stage = (counts.sum((0, 3)) > 0).sum(0)
-        said = has_stages(pooled, with_stage)
-        values = pooled_values(pooled)
-        for name, of_stages in values.items():
-            if name in PER_STAGE:
-                of_stages[with_stage < 2] = np.nan
+        drawn = drawn or resampled_values(counts, resamples=resamples, seed=seed)
+        with_stage = with_stages(counts)
+        values = dict(drawn.values)
+        for name, value in drawn.values.items():
+            if name in PER_STAGE and (with_stage < 2).any():
+                values[name] = np.where((with_stage < 2)[:, None], np.nan, value)
             elif name.startswith("macro_"):
-                of_stages[~said if (with_stage != 1).all() else slice(None)] = np.nan
+                out = ~drawn.has_stages if (with_stage != 1).all() else np.ones(len(value), dtype=np.bool_)
+                values[name] = np.where(out, np.nan, value)
         stacked = np.concatenate([np.atleast_2d(value) for value in values.values()])
         found = percentile_interval(stacked.T)
         for name, place in _places(values).items():
@@ -218,11 +276,6 @@ def pooled_scores(
         overall={name: estimate(name) for name in OVERALL},
         stages={name: tuple(estimate(name, stage) for stage in range(N_STAGES)) for name in PER_STAGE},
     )
-
-
-def has_stages(pooled: Margins, with_stage: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
-    """Resamples [B] that drew somebody with each stage that somebody has."""
-    return np.asarray((pooled.true.sum(0)[with_stage > 0] > 0).all(0))
 
 
 def _places(values: Mapping[str, Floats]) -> dict[str, slice]:
@@ -333,14 +386,20 @@ def paired_interval(differences: npt.ArrayLike, *, resamples: int = 2000, seed: 
     Both arms are resampled together, since the difference is taken first. No interval with fewer than two
     people.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    if values.size == 0:
-        return Estimate(value=float("nan"))
-    if values.size == 1:
-        return Estimate(value=float(values[0]))
-    means = _float_weights(values.size, resamples, seed) @ values / values.size
-    low, high = percentile_interval(means)
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
+    return paired_intervals([np.asarray(differences, dtype=np.float64)], resamples=resamples, seed=seed)[0]
+
+
+def paired_intervals(differences: Sequence[Floats], *, resamples: int = 2000, seed: int = 0) -> list[Estimate]:
+    """:func:`paired_interval` of many lists of differences."""
+    several = [place for place, values in enumerate(differences) if values.size > 1]
+    bounds = np.full((2, len(differences)), np.nan)
+    if several:
+        means = [_float_weights(v.size, resamples, seed) @ v / v.size for v in (differences[p] for p in several)]
+        bounds[:, several] = percentile_interval(np.stack(means, axis=1))
+    return [
+        Estimate(value=float(values.mean()) if values.size else float("nan"), low=float(low), high=float(high))
+        for values, low, high in zip(differences, *bounds, strict=True)
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
