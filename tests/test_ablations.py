@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,22 @@ def test_one_name_means_one_configuration_in_every_ablation() -> None:
     for ablation in ABLATIONS:
         for name, arm in arms(ablation).items():
             assert known.setdefault(name, arm) == arm, name
+
+
+def test_attention_is_switched_and_nothing_else() -> None:
+    found = arms("attention")
+    switches = {name: (a.settings.csja, a.settings.se_bottom, a.settings.se_classifier) for name, a in found.items()}
+    assert switches == {
+        "full": (True, True, True),
+        "no-csja": (False, True, True),
+        "no-se": (True, False, False),
+        "plain": (False, False, False),
+    }
+    for arm in found.values():
+        again = replace(arm, settings=replace(arm.settings, csja=True, se_bottom=True, se_classifier=True))
+        assert again == found["full"]
+    assert list(arms("csja")) == ["full", "no-csja"]
+    assert list(arms("se")) == ["full", "no-se"]
 
 
 def test_channels_are_eeg_and_eog_two_eeg_or_one() -> None:

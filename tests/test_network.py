@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_nights import small_network
 
 from tusp.models import native
-from tusp.models.ablations import ABLATIONS, arms_of
 from tusp.models.attention import ChannelSpatialJointAttention, SqueezeExcitation
 from tusp.models.config import NetworkConfig, config_from_settings
 from tusp.models.losses import build_loss
@@ -528,25 +527,6 @@ def test_a_bad_setting_is_refused_in_one_line(setting: dict[str, Any], message: 
 def test_a_configuration_comes_back_from_json() -> None:
     for config in (FULL, small_network(csja_where="classifier", csja_combine="add")):
         assert config_from_settings(json.loads(json.dumps(asdict(config)))) == config
-
-
-def test_ablations_are_edited_copies_of_the_full_configuration() -> None:
-    assert {name: list(ablation(FULL)) for name, ablation in ABLATIONS.items()} == {
-        "csja": ["full", "no-csja"],
-        "se": ["full", "no-se"],
-        "attention": ["full", "no-csja", "no-se", "plain"],
-    }
-    switches = {name: (c.csja, c.se_bottom, c.se_classifier) for name, c in arms_of("attention", FULL).items()}
-    assert switches == {
-        "full": (True, True, True),
-        "no-csja": (False, True, True),
-        "no-se": (True, False, False),
-        "plain": (False, False, False),
-    }
-    for arm in arms_of("attention", FULL).values():
-        assert replace(arm, csja=True, se_bottom=True, se_classifier=True) == FULL
-    with pytest.raises(UserError, match="no ablation called 'cjsa'; there are csja, se, attention"):
-        arms_of("cjsa", FULL)
 
 
 # --- on a GPU ---

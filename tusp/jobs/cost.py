@@ -42,9 +42,9 @@ def multiply_accumulates(network: nn.Module, *, n_channels: int, window_epochs: 
     cheaper form of the same function is counted in the form that was published.
     """
     model = copy.deepcopy(network).to("cpu").eval()
-    plain = getattr(model, "use_plain_form", None)
-    if callable(plain):
-        plain()
+    for part in model.modules():
+        if hasattr(part, "plain"):
+            part.plain = True
     counted: list[int] = []
     hooks = _recurrent(model, counted)
     counter = FlopCounterMode(display=False)

@@ -55,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         _cpu(),
         _memory(),
         _gpu(),
+        _blocks(),
         _home(settings),
         _home_disk(settings),
         *_store(settings),
@@ -157,6 +158,19 @@ def _gpu() -> Finding:
         )
     remedy = f"install a driver for CUDA {built_for} or newer"
     return Finding(name="gpu", state="warning", says=f"{names}, but torch cannot use it", remedy=remedy)
+
+
+def _blocks() -> Finding:
+    """Whether the network's blocks are compiled for this processor. Asked of a process, which alone loads torch."""
+    said = _output([sys.executable, "-c", "from tusp.models import native; print(native.status())"], timeout=120.0)
+    if said and said.startswith("on"):
+        return Finding(name="blocks", state="ok", says=f"compiled for this processor {said[3:]}")
+    return Finding(
+        name="blocks",
+        state="warning",
+        says=f"not compiled {said[4:] if said else '(no answer)'}: training on the CPU takes several times as long",
+        remedy="install a C++ compiler (g++), which tusp finds by itself",
+    )
 
 
 def _output(command: Sequence[str], *, timeout: float) -> str | None:
