@@ -323,7 +323,7 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(change: dict[str, Any]
 
 def test_recipes_are_found_by_name() -> None:
     assert {recipe_called(name).name for name in RECIPES} == set(RECIPES) >= {"paper", "quick"}
-    with pytest.raises(UserError, match="no recipe called 'slow'; there are paper, quick"):
+    with pytest.raises(UserError, match="no recipe called 'slow'; there are standard, paper, quick"):
         recipe_called("slow")
 
 

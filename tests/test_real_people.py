@@ -47,7 +47,7 @@ def board_of(shared_data: Path, tmp_path: Path, *options: str, without: str | No
 
 
 def test_wake_and_deep_sleep_of_real_people_are_told_apart_in_both_arms(shared_data: Path, tmp_path: Path) -> None:
-    board = board_of(shared_data, tmp_path, without="ucd018")
+    board = board_of(shared_data, tmp_path, "--recipe", "quick", without="ucd018")
     arms = [row for row in board["rows"] if row["kind"] == "arm"]
     assert {row["name"] for row in arms} == {"full", "no-csja"}
     for row in arms:

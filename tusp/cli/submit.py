@@ -61,8 +61,12 @@ def submit(
     seeds: Annotated[str, typer.Option(help="Seeds of training, separated by commas.")] = "0",
     split_seed: Annotated[int, typer.Option(help="Seed of the division of people into folds.")] = 0,
     recipe: Annotated[
-        str, typer.Option(help="quick (a first look), paper (the published one) or smoke (does the machine work?).")
-    ] = "quick",
+        str | None,
+        typer.Option(
+            help="standard (for results), paper (the published one), quick (a first look) or smoke (does the machine "
+            "work?). Default: standard; quick for the embedded simulated corpora."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -112,7 +116,7 @@ def submit(
     from tusp.jobs import submit as jobs
     from tusp.jobs.overrides import with_settings
     from tusp.jobs.plan import EXPERIMENTS, WITHIN, Request, make_plan
-    from tusp.jobs.recipes import recipe_called
+    from tusp.jobs.recipes import QUICK, STANDARD, recipe_called
     from tusp.platform.scoring.rules import RULES
     from tusp.platform.store.session import open_store
 
@@ -123,9 +127,10 @@ def submit(
     if experiment not in EXPERIMENTS:
         raise UserError(f"--experiment {experiment}: must be one of {', '.join(EXPERIMENTS)}")
     resources = _resources(cpus_per_cell, gpus_per_cell, workers_per_cell)
+    texts = set_ or ()
     request = Request(
         ablation=ablation,
-        recipe=with_settings(recipe_called(recipe), set_ or ()),
+        recipe=with_settings(recipe_called(recipe or STANDARD.name), texts),
         protocol=protocol,
         folds=folds,
         seeds=_numbers(seeds),
@@ -140,6 +145,8 @@ def submit(
     with _bars(visible=not as_json) as tell:
         names, embedded = jobs.choose_corpora(store, settings, corpus or (), say=say, tell=tell)
         request = replace(request, hold_out=jobs.choose_hold_out(store, hold_out))
+        if embedded and recipe is None:
+            request = replace(request, recipe=with_settings(QUICK, texts))
         nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell, preparation=preparation)
         # After preparing: that is when changed files were looked at.
         if experiment != WITHIN:
@@ -234,7 +241,9 @@ def _announce(nights: Prepared, todo: Todo, recipe: Recipe) -> None:
             f"Recipe {recipe.name}: {recipe.name.partition('+')[0]} with settings of your own; its results stand apart."
         )
     if recipe.name.startswith("quick"):
-        _say("Recipe quick: a small network at 32 Hz and a few passes, for a first look; publish with --recipe paper.")
+        _say(
+            "Recipe quick: a small network at 32 Hz and a few passes, for a first look; for results, --recipe standard."
+        )
     _say(
         f"{len(todo.plan.tasks)} cells: {len(todo.done)} done already, {len(todo.left)} to run "
         f"({', '.join(f'{corpus}: {chr(32).join(arms)}' for corpus, arms in todo.plan.arms.items())})"
