@@ -36,6 +36,7 @@ from tusp.dashboards.report import Report, build_report
 from tusp.platform.errors import DataError
 from tusp.platform.scoring import confusion
 from tusp.platform.scoring.evidence import combine_corpora
+from tusp.platform.scoring.statistics import Estimate
 from tusp.platform.store.models import Artefact, Curve
 from tusp.platform.store.queries import cell_records
 from tusp.platform.store.record import CurveRow
@@ -140,6 +141,29 @@ def test_board_pictures_say_simulated_and_name_missing_folds(board: Board) -> No
     assert any("plain\n(4/5 folds)" in text for text in texts(leaderboard_figure(board)))
     names = [text for text in texts(ablation_figure(board)) if "−" in text or "effect" in text]
     assert {"full − no-csja", "CSJA (main effect)"} <= set(names)
+
+
+def test_a_perfect_row_and_a_long_name_are_not_cut(board: Board) -> None:
+    best = board.rows[0]
+    overall = {name: Estimate(value=1.0, low=1.0, high=1.0) for name in best.scores.overall}
+    stages = {name: (Estimate(value=1.0, low=1.0, high=1.0),) * 5 for name in best.scores.stages}
+    name = "A long name of a submission from elsewhere, version 2, of which nobody knows where it ends"
+    scores = replace(best.scores, overall=overall, stages=stages)
+    row = replace(best, name=name, scores=scores, kind="imported", unranked="other nights")
+    for draw in (leaderboard_figure, class_figure):
+        figure = draw(replace(board, rows=(row, *board.rows)))
+        assert_legible(figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        panels = [axes.get_window_extent() for axes in figure.axes]
+        for axes, panel in zip(figure.axes, panels, strict=True):
+            if not axes.get_xlabel() and not axes.texts:
+                continue  # the scale of colours
+            assert panel.width > 150, "the name leaves the panels their room"
+            for text in axes.texts:
+                box = text.get_window_extent(canvas.get_renderer())
+                assert panel.x0 - 1 <= box.x0 and box.x1 <= panel.x1 + 1, text.get_text()
+        assert not [text for text in texts(figure) if text.startswith("1.0") and float(text) > 1]
 
 
 def test_forest_shows_every_corpus_and_the_summary(report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -30,6 +31,11 @@ def new_figure(width: float, height: float) -> Figure:
 def titled(title: str, second_line: str) -> str:
     """A title of two lines."""
     return f"{title}\n{second_line}"
+
+
+def wrapped(name: str, *, letters: int = 28) -> str:
+    """A name in lines of at most so many letters, so that a long one leaves the picture its room."""
+    return textwrap.fill(name, letters, break_long_words=True)
 
 
 def score_text(value: float) -> str:

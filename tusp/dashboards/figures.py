@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tusp.dashboards.figure_style import (
     ALARM,
     DPI,
+    GRID,
     INK,
     QUIET,
     STAGE_COLOURS,
@@ -29,6 +30,7 @@ from tusp.dashboards.figure_style import (
     signed_text,
     titled,
     whisker,
+    wrapped,
 )
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.predictions import read_prediction
@@ -189,7 +191,7 @@ def curves_figure(curve: Sequence[CurveRow], *, title: str, best_pass: int | Non
     for axes in (left, right):
         axes.set_xlabel("pass over the training data")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="#E4E8EB", linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         if best_pass is not None:
             axes.axvline(best_pass, color=QUIET, linewidth=1, linestyle=":", label=f"kept: pass {best_pass}")
         if axes.get_legend_handles_labels()[0]:
@@ -212,17 +214,18 @@ def ablation_figure(board: Board) -> Figure:
             at = place + 0.3 - 0.15 * code
             right.plot(stage.effect.value, at, "o", color=STAGE_COLOURS[code], markersize=4.5)
             whisker(right, stage.effect, at, colour=STAGE_COLOURS[code], caps=0)
-    left.set_yticks(places, [contrast.name for contrast in rows])
+    left.set_yticks(places, [wrapped(contrast.name) for contrast in rows])
     left.set_xlabel("effect in macro-F1, mean over people")
     right.set_xlabel("effect in F1 of each stage")
     for axes in (left, right):
         axes.axvline(0, color=INK, linewidth=0.9)
-        axes.grid(axis="x", color="#E4E8EB", linewidth=0.8)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(FuncFormatter(signed_text))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.tick_params(axis="x", labelsize=9)
         axes.tick_params(axis="y", length=0)
+        bare(axes)
     left.set_ylim(-0.6, len(rows) - 0.4)
     for code, name in enumerate(STAGE_NAMES):
         right.plot([], [], "o", color=STAGE_COLOURS[code], markersize=4.5, label=name)
@@ -237,7 +240,9 @@ def ablation_figure(board: Board) -> Figure:
 def leaderboard_figure(board: Board) -> Figure:
     """Pooled macro-F1, accuracy and kappa of every arm with intervals, best first."""
     rows = board.rows
-    figure = new_figure(9.5, 1.7 + 0.5 * max(1, len(rows)))
+    labels = [_row_label(row) for row in rows]
+    tallest = max((label.count("\n") + 1 for label in labels), default=1)
+    figure = new_figure(10.5, 1.7 + max(0.5, 0.19 * tallest) * max(1, len(rows)))
     panels = figure.subplots(1, 3, sharey=True)
     places = np.arange(len(rows))[::-1].astype(float)
     for axes, metric, label in zip(
@@ -254,18 +259,23 @@ def leaderboard_figure(board: Board) -> Figure:
                 axes.text(0.03, place, said if math.isnan(estimate.value) else f"◂ {said}", color=QUIET,
                           fontsize=8.5, va="center", transform=axes.get_yaxis_transform())  # fmt: skip
                 continue
-            axes.plot(estimate.value, place, marker, color=colour, markersize=6)
+            axes.plot(estimate.value, place, marker, color=colour, markersize=6, clip_on=False)
             whisker(axes, estimate, place, colour=colour)
+            # Near an edge the figure is written towards the middle, so that it is not cut.
+            share = (estimate.value - low) / (high - low)
+            side: Literal["left", "center", "right"] = "left" if share < 0.1 else "right" if share > 0.9 else "center"
             axes.annotate(
                 said, (estimate.value, place), xytext=(0, 6), textcoords="offset points",
-                ha="center", va="bottom", fontsize=8.5, color=INK,
+                ha=side, va="bottom", fontsize=8.5, color=INK,
             )  # fmt: skip
         axes.set_xlabel(label)
-        axes.grid(axis="x", color="#E4E8EB", linewidth=0.8)
+        axes.grid(axis="x", color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.tick_params(axis="x", labelsize=9)
         axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(places, [_row_label(row) for row in rows])
+        bare(axes)
+    panels[0].set_yticks(places, labels)
     panels[0].set_ylim(-0.6, len(rows) - 0.4)
     figure.suptitle(titled(board.title, "pooled over epochs, 95 % intervals over people"), x=0.01, ha="left",
                     fontsize=9)  # fmt: skip
@@ -321,16 +331,17 @@ def _span(rows: Sequence[Row], metric: str) -> tuple[float, float]:
     if not known:
         return 0.0, 1.0
     room = max(0.02, 0.25 * (max(known) - min(known)))
-    return min(known) - room, min(1.0, max(known)) + room
+    # Just beyond 1, so that a mark there is whole and no tick says more than 1.
+    return min(known) - room, min(max(known) + room, 1.0 + 0.02 * room)
 
 
 def _row_label(row: Row) -> str:
     if row.kind not in {"arm", "baseline"}:
         said = row.kind if row.unranked is None or row.kind != "imported" else f"{row.kind}, not ranked"
-        return row.name if said in row.name else f"{row.name}\n({said})"
+        return wrapped(row.name) if said in row.name else f"{wrapped(row.name)}\n({said})"
     if row.folds_done == row.folds_planned:
-        return row.name
-    return f"{row.name}\n({row.folds_done}/{row.folds_planned} folds)"
+        return wrapped(row.name)
+    return f"{wrapped(row.name)}\n({row.folds_done}/{row.folds_planned} folds)"
 
 
 def _hypnogram(axes: Axes, hours: npt.NDArray[np.floating], stages: npt.NDArray[np.integer], name: str) -> None:
@@ -350,7 +361,7 @@ def _hypnogram(axes: Axes, hours: npt.NDArray[np.floating], stages: npt.NDArray[
     axes.set_yticks(range(N_STAGES)[::-1], names)
     axes.set_ylim(-0.6, N_STAGES - 0.4)
     axes.set_ylabel(name)
-    axes.grid(axis="y", color="#E4E8EB", linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     bare(axes)

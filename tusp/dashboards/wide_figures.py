@@ -14,7 +14,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tusp.dashboards.across import Forest, Matrix, RankDiagram
-from tusp.dashboards.figure_style import GRID, INK, QUIET, STAGE_COLOURS, bare, new_figure, signed_text, titled, whisker
+from tusp.dashboards.figure_style import (
+    GRID,
+    INK,
+    QUIET,
+    STAGE_COLOURS,
+    bare,
+    new_figure,
+    signed_text,
+    titled,
+    whisker,
+    wrapped,
+)
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.tables import interval, number
 from tusp.platform.scoring.statistics import Estimate
@@ -32,7 +43,7 @@ def forest_figure(forest: Forest) -> Figure:
     places = np.arange(len(effects))[::-1] + (2.0 if known else 0.0)
     precise = [1 / item.variance if item.variance > 0 else 0.0 for item in effects]
     most = max(precise, default=0.0) or 1.0
-    labels = [f"{item.corpus}  ({item.people:,} people)" for item in effects]
+    labels = [f"{wrapped(item.corpus)}  ({item.people:,} people)" for item in effects]
     ticks = places.tolist()
     for item, place, weight in zip(effects, places.tolist(), precise, strict=True):
         whisker(axes, item.effect, place, colour=INK, caps=0)
@@ -186,12 +197,12 @@ def class_figure(board: Board) -> Figure:
     """F1 of each stage and macro-F1 of every row as a heat map with intervals."""
     scored = [[row.scores.overall["macro_f1"], *row.scores.stages["f1"]] for row in board.rows]
     values = np.array([[item.value for item in row] for row in scored], dtype=np.float64)
-    figure = new_figure(8.6, 1.9 + 0.52 * max(1, len(board.rows)))
+    figure = new_figure(11.0, 1.9 + 0.52 * max(1, len(board.rows)))
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     _cells(axes, [[(number(item.value), interval(item)) for item in row] for row in scored], dark=values > 0.6)
     axes.set_xticks(range(6), ["macro-F1", *(f"F1 {stage}" for stage in STAGE_NAMES)])
-    axes.set_yticks(range(len(board.rows)), [row.name for row in board.rows])
+    axes.set_yticks(range(len(board.rows)), [wrapped(row.name) for row in board.rows])
     axes.axvline(0.5, color="white", linewidth=4)
     _no_frame(axes)
     bar = figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03)
