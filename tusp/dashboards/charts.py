@@ -223,8 +223,11 @@ def training_chart(group: TrainingGroup, *, alt: str) -> str:
     left, panel, height, gap, top = 56.0, 218.0, 118.0, 18.0, 22.0
     step = top + height + 22
     canvas = Canvas(left + columns * panel + (columns - 1) * gap + 12, n_rows * step + 22)
-    known = [score for curve in group.curves for score in curve.macro_f1 if not math.isnan(score)]
-    low, high = span([Estimate(value=value) for value in known], room=0.05)
+    scores = np.concatenate([np.array(curve.macro_f1, dtype=np.float64) for curve in group.curves])
+    scored = scores[~np.isnan(scores)]
+    low, high = span(
+        [Estimate(value=float(end)) for end in (scored.min(), scored.max())] if scored.size else [], room=0.05
+    )
     longest = max(max(curve.passes) for curve in group.curves)
     for place, ((arm, settings), curves) in enumerate(arms.items()):
         row, column = divmod(place, columns)

@@ -228,19 +228,20 @@ def _plan_parts(store: Store, cells: Sequence[str], *names: str) -> dict[str, tu
 def curve_scores(store: Store, cells: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Numbers of the passes of each cell's training and the macro-F1 on its validation people after each, NaN where a
     pass was not validated; cells without a pass are left out."""
+    # The table itself, not the class that is mapped to it: tens of thousands of rows are plain tuples.
+    table = Curve.__table__.c
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     with store.reading() as session:
         for start in range(0, len(cells), _BATCH):
-            wanted = select(Curve.cell_id, Curve.pass_number, Curve.validation_macro_f1).where(
-                Curve.cell_id.in_(cells[start : start + _BATCH])
+            wanted = select(table.cell_id, table.pass_number, table.validation_macro_f1).where(
+                table.cell_id.in_(cells[start : start + _BATCH])
             )
             for cell_id, number, score in session.execute(wanted):
                 points[cell_id].append((number, float("nan") if score is None else score))
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {}
     for cell_id, passes in points.items():
         passes.sort(key=itemgetter(0))
-        numbers, scores = zip(*passes, strict=True)
-        found[cell_id] = (numbers, scores)
+        found[cell_id] = (tuple(number for number, _ in passes), tuple(score for _, score in passes))
     return found
 
 
