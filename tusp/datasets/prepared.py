@@ -94,6 +94,8 @@ class PreparedRecording:
     problems: tuple[str, ...]
     details: tuple[PreparedChannel, ...] = field(repr=False, default=())
     """One entry a channel, in the order of ``channels``."""
+    lights: tuple[int, int] | None = None
+    """First epoch with lights off, and first with lights on again, in the raw recording; None where not known."""
 
     def signals(self) -> np.memmap[Any, np.dtype[np.float16]]:
         """Memory map, float16 [n_channels, n_epochs x 3840], median 0 and inter-quartile range 1, read-only.
@@ -227,6 +229,7 @@ def _from_meta(folder: Path, meta: Mapping[str, Any]) -> PreparedRecording:
         first_epoch=meta["first_epoch"],
         problems=tuple(meta["problems"]),
         details=details,
+        lights=(meta["lights"][0], meta["lights"][1]) if "lights" in meta else None,
     )
 
 
@@ -280,6 +283,7 @@ class PreparedWriter:
         first_epoch: int,
         problems: Sequence[str],
         versions: Mapping[str, str],
+        lights: tuple[int, int] | None = None,
     ) -> PreparedRecording:
         """Complete the night: flush everything to disk and give the folder its name."""
         assert self._details, "a night without a channel"
@@ -304,6 +308,7 @@ class PreparedWriter:
             "sampling_rate_hz": SAMPLING_RATE_HZ,
             "n_epochs": self._n_epochs,
             "first_epoch": first_epoch,
+            **({} if lights is None else {"lights": list(lights)}),
             "channels": [asdict(channel) for channel in self._details],
             "problems": list(problems),
             "versions": dict(versions),

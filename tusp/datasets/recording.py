@@ -100,6 +100,8 @@ class Hypnogram:
     """What a person should know (gap filled, surplus clipped), each in one line."""
     label_seconds: float | None = None
     """Seconds from the first label's start to the last label's end as the file has them, before clipping."""
+    lights: tuple[int, int] | None = None
+    """First epoch with lights off, and first with lights on again, where the labels say both."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,6 +215,7 @@ def _prepare_locked(
             simulated=files.simulated,
             stages=hypnogram.stages[span.first : span.stop].astype(np.int8),
             first_epoch=span.first,
+            lights=hypnogram.lights,
             problems=problems,
             versions={"tusp": tusp.__version__, "numpy": np.__version__, "scipy": scipy_version},
         )

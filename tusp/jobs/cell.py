@@ -79,6 +79,7 @@ def _keep_prediction(job: CellJob, recording: PreparedRecording, probabilities: 
             "recording": recording.name,
             "subject": recording.subject,
             "first_epoch": str(recording.first_epoch),
+            **({f"lights_{what}": str(at) for what, at in zip(("off", "on"), recording.lights or (), strict=False)}),
             "simulated": json.dumps(recording.simulated),
         },
     )

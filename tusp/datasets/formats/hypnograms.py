@@ -20,6 +20,9 @@ from tusp.platform.stages import EPOCH_SECONDS, UNSCORED
 
 CSV_COLUMNS: Final = ("onset_seconds", "duration_seconds", "stage")
 MOST_CSV_BYTES: Final = 64 * 2**20
+LIGHTS: Final = ("lights off", "lights on")
+"""Standard texts of EDF+ for these moments (B. Kemp and J. Olivan, Clinical Neurophysiology 114, 1755-1761, 2003)."""
+
 _EMPTY: Final = -2
 _UNKNOWN: Final = -3
 _TOLERANCE_SECONDS: Final = 1e-3
@@ -161,7 +164,8 @@ def to_epochs(
 
     An epoch takes the stage that holds at its middle, so labels off the grid and durations that are no multiple of
     30 s need no rule of their own. Two different stages there, no label, or a label that the map does not know, leave
-    it unscored. Everything beyond the signal's whole epochs is clipped.
+    it unscored. Everything beyond the signal's whole epochs is clipped. ``Lights off`` and ``Lights on`` are moments
+    and no labels of epochs; they are known where each is there once, in this order.
 
     Args:
         runs: labels in any order.
@@ -174,7 +178,8 @@ def to_epochs(
     """
     codes = {plain_label(label): code for label, code in label_map.items()}
     known = [run for run in runs if plain_label(run.label) in codes]
-    strange = [run for run in runs if plain_label(run.label) not in codes]
+    other = [run for run in runs if plain_label(run.label) not in codes]
+    strange = [run for run in other if _moment(run) not in LIGHTS]
     n_epochs = int(signal_seconds / EPOCH_SECONDS + 1e-9)
     grid = np.full(n_epochs, _EMPTY, np.int8)
     conflicts = np.zeros(n_epochs, bool)
@@ -198,6 +203,8 @@ def to_epochs(
             surplus += max(0, round((end - max(start, n_epochs * EPOCH_SECONDS)) / EPOCH_SECONDS))
             early += max(0, round((min(end, 0.0) - start) / EPOCH_SECONDS))
     grid[conflicts] = UNSCORED
+    lights, doubts = _lights(other, n_epochs, shift_seconds)
+    problems += doubts
     problems += _strange_labels(strange, grid, shift_seconds)
     problems += _gaps(grid)
     if open_ended:
@@ -221,7 +228,23 @@ def to_epochs(
         problems.append(f"the signal's last {rest:.6g} s are no whole epoch; dropped")
     stages = np.where(grid < 0, np.int8(UNSCORED), grid).astype(np.int8)
     label_seconds = max(end for _, end, _ in closed) - min(start for start, _, _ in closed) if closed else 0.0
-    return Hypnogram(stages=stages, problems=tuple(problems), label_seconds=label_seconds)
+    return Hypnogram(stages=stages, problems=tuple(problems), label_seconds=label_seconds, lights=lights)
+
+
+def _moment(run: Run) -> str:
+    """The text of an annotation without the signal it is about (``Lights off@@EEG``)."""
+    return plain_label(run.label.partition("@@")[0])
+
+
+def _lights(runs: Sequence[Run], n_epochs: int, shift: float) -> tuple[tuple[int, int] | None, list[str]]:
+    """Epochs of lights off and on where both are known, and what is odd about them."""
+    off, on = ([run.onset + shift for run in runs if _moment(run) == text] for text in LIGHTS)
+    if not off and not on:
+        return None, []
+    if len(off) != 1 or len(on) != 1 or on[0] <= off[0]:
+        said = f"lights off {len(off)} times, on {len(on)} times" if (len(off), len(on)) != (1, 1) else "on before off"
+        return None, [f"lights are not known: {said} (rule lights needs each once, off first)"]
+    return _epoch_bounds(off[0], on[0], n_epochs), []
 
 
 def _strange_labels(strange: Sequence[Run], grid: np.ndarray[tuple[int], np.dtype[np.int8]], shift: float) -> list[str]:
