@@ -35,6 +35,44 @@ def test_the_file_that_comes_with_tusp_is_whole() -> None:
     assert found["TinyUStaging", "all"]["f1_N1"] == 0.51
 
 
+POOLED_MACRO_F1 = {
+    "sedf-sc": {"U-Time": 0.76, "U-Sleep": 0.79, "XSleepNet2": 0.787, "SleePyCo": 0.790},
+    "sedf-st": {"U-Sleep": 0.76},
+    "dcsm": {"U-Time": 0.79, "U-Sleep": 0.81, "TinyUStaging": 0.804},
+    "cinc2018": {"U-Time": 0.77, "U-Sleep": 0.79, "XSleepNet2": 0.799, "SleePyCo": 0.789},
+    "shhs": {"U-Sleep": 0.80, "XSleepNet2": 0.818},
+    "dod-h": {"U-Sleep": 0.82, "SimpleSleepNet": 0.822, "mean human": 0.784},
+    "dod-o": {"U-Sleep": 0.79, "SimpleSleepNet": 0.794, "mean human": 0.750},
+    "all": {"TinyUStaging": 0.7782},
+}
+"""As published; nothing else may stand in the file, and nothing may be missing."""
+
+
+def test_every_pooled_figure_is_the_published_one() -> None:
+    pooled = [row for row in load_published() if row.aggregation == "pooled"]
+    found: dict[str, dict[str, float]] = {}
+    for row in pooled:
+        found.setdefault(row.corpus, {})[row.system] = row.values["macro_f1"]
+    assert found == POOLED_MACRO_F1
+    # Only these say under which rule they were computed.
+    stated = {(row.system, row.corpus): row.rule for row in pooled if row.rule != "not stated"}
+    assert stated == {
+        ("XSleepNet2", "sedf-sc"): "trim30",
+        ("SleePyCo", "sedf-sc"): "trim30",
+        **{(system, corpus): "full" for system in ("SimpleSleepNet", "mean human") for corpus in ("dod-h", "dod-o")},
+    }
+    others = {(row.system, row.corpus): dict(row.values) for row in pooled if len(row.values) > 1}
+    assert others == {
+        ("TinyUStaging", "dcsm"): {"macro_f1": 0.804, "accuracy": 0.914, "kappa": 0.851},
+        ("SimpleSleepNet", "dod-h"): {"macro_f1": 0.822, "accuracy": 0.873, "kappa": 0.815},
+        ("mean human", "dod-h"): {"macro_f1": 0.784, "accuracy": 0.838, "kappa": 0.768},
+        ("TinyUStaging", "all"): {
+            "macro_f1": 0.7782, "accuracy": 0.8272, "kappa": 0.7639, "f1_W": 0.901, "f1_N1": 0.510, "f1_N2": 0.840,
+            "f1_N3": 0.762, "f1_REM": 0.879,
+        },
+    }  # fmt: skip
+
+
 def test_rows_are_of_the_corpus_and_say_where_their_rule_differs() -> None:
     remarks = {row.system: row.remark for row in published_rows("sedf-sc", False, "trim30")}
     assert remarks == {
