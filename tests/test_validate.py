@@ -27,6 +27,7 @@ from tusp.platform.store.models import (
     Curve,
     Entry,
     EntryCount,
+    PackedCount,
     Recording,
     Submission,
 )
@@ -224,6 +225,25 @@ def test_counts_changed_in_the_store(home: Home) -> None:
             .values(n_w_w=Count.n_w_w + 5)
         )
     assert only_line(home).endswith("the counts in the store under trim30 are not those of this prediction")
+
+
+def test_packed_counts_changed_in_the_store(home: Home) -> None:
+    cell = home.cells["full", 0]
+    with home.store.session() as session:
+        row = session.get(PackedCount, (cell, CORPUS, "trim30", "vote"))
+        assert row is not None
+        row.matrices = bytes([row.matrices[0] ^ 1]) + row.matrices[1:]
+    assert only_line(home) == f"cell {cell[:12]}: its packed counts of toy under rule trim30 are not its counts"
+    with home.store.session() as session:
+        session.delete(session.get(PackedCount, (cell, CORPUS, "trim30", "vote")))
+    assert only_line(home) == f"cell {cell[:12]}: its counts of toy under rule trim30 are not packed"
+
+
+def test_settings_beside_the_plan_that_are_not_its_own(home: Home) -> None:
+    cell = home.cells["full", 0]
+    with home.store.session() as session:
+        session.execute(update(Cell).where(Cell.id == cell).values(settings="0" * 64))
+    assert only_line(home) == f"cell {cell[:12]}: what stands beside its plan does not follow from it"
 
 
 def test_a_count_that_is_missing(home: Home) -> None:

@@ -2,13 +2,14 @@
 
 Checked of every done cell: its id is the hash of its plan; nobody is trained on and tested; its split can be made
 again; no night is there twice; simulated and real are told apart everywhere; its files have their checksums; its
-predictions have the right length, codes, people and true stages; the counts in the store are those of the predictions;
-the curve is that of its history. Of imported and human entries: their kept files and counts.
+predictions have the right length, codes, people and true stages; the counts in the store are those of the predictions,
+and what reports read is those counts; the curve is that of its history. Of imported and human entries: their kept files
+and counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -29,6 +30,7 @@ from tusp.platform.identity import fingerprint
 from tusp.platform.settings import Settings
 from tusp.platform.store.entries import EntryRecord, list_entries, verify_entries
 from tusp.platform.store.models import SubmissionCell
+from tusp.platform.store.packed import derived_problems
 from tusp.platform.store.queries import (
     CellRecord,
     CellSummary,
@@ -110,8 +112,11 @@ def validate(
     checks = _Checks(store=store, settings=settings, nights=nights, submissions=_owners(store, list(cells)))
     done = [cell.id for cell in cells.values() if cell.state == "done"]
     for start in range(0, len(done), BATCH):
-        for cell in cell_records(store, done[start : start + BATCH]):
+        batch = done[start : start + BATCH]
+        for cell in cell_records(store, batch):
             checks.cell(cell)
+        with store.reading() as session:
+            checks.also(derived_problems(session, batch))
         if progress:
             progress(min(start + BATCH, len(done)), len(done))
     return Validation(
@@ -153,6 +158,13 @@ class _Checks:
         lines += check_files(cell, self._home, self._nights, plan_holds=plan_holds)
         for line in lines:
             self._found.setdefault(line, []).append(cell.id)
+
+    def also(self, found: Mapping[str, Sequence[str]]) -> None:
+        """Add what was found elsewhere, by cell; of one whose own rows do not hold, nothing follows."""
+        wrong = {cell for cells in self._found.values() for cell in cells}
+        for cell in found.keys() - wrong:
+            for line in found[cell]:
+                self._found.setdefault(line, []).append(cell)
 
     def _plan(self, cell: CellRecord) -> list[str]:
         owners = self._submissions.get(cell.id, [])

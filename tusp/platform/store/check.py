@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
 
 from tusp.platform.identity import fingerprint
 from tusp.platform.scoring.rules import RULES
-from tusp.platform.store.models import Artefact, Attempt, Base, Cell, NightSet, PackedCount
-from tusp.platform.store.packed import VOTE, Counted, Key, collected, count_rows, packed, plan_columns
+from tusp.platform.store.models import Artefact, Attempt, Base, Cell
+from tusp.platform.store.packed import OTHER_THAN_PLAN, VOTE, collected, count_rows, packed_problems, plan_columns
 from tusp.platform.store.record import judged_by_plan
 from tusp.platform.store.session import HEAD_REVISION, VERSION_TABLE, Store, store_revision
 
@@ -105,7 +103,7 @@ def _cells(store: Store) -> list[str]:
             for (cell_id, corpus, rule, channels), item in counted.items():
                 if channels == VOTE:
                     judged.setdefault((cell_id, rule), set()).update((corpus, name) for name in item.nights.recordings)
-            differing = _packed_otherwise(session, batch, counted)
+            differing = packed_problems(session, batch, counted)
             predicted: dict[str, set[str]] = {}
             for cell_id, kept in session.execute(
                 select(Artefact.cell_id, Artefact.recording).where(
@@ -124,7 +122,7 @@ def _cells(store: Store) -> list[str]:
                 if (cell.state == "running") != (cell.claim_token is not None):
                     said.append(f"is {cell.state} {'without' if cell.claim_token is None else 'with'} a claim")
                 if (cell.settings, cell.judged) != tuple(plan_columns(cell.plan, cell.corpus).values()):
-                    said.append("what stands beside its plan does not follow from it")
+                    said.append(OTHER_THAN_PLAN)
                 said += differing.get(cell.id, [])
                 if cell.state == "done":
                     if attempts.get(cell.id, []).count("done") != 1:
@@ -143,31 +141,3 @@ def _cells(store: Store) -> list[str]:
                 problems += [f"{name}: {line}" for line in said]
             session.expunge_all()
     return problems
-
-
-def _packed_otherwise(session: Session, batch: Sequence[str], counted: Mapping[Key, Counted]) -> dict[str, list[str]]:
-    """What is wrong with the arrays that reports read, by cell: they must be the rows of counts once more."""
-    wanted = (
-        select(
-            PackedCount.cell_id, PackedCount.corpus, PackedCount.rule, PackedCount.channels, PackedCount.nights_id,
-            PackedCount.matrices, NightSet.nights,
-        )
-        .join(NightSet, NightSet.id == PackedCount.nights_id)
-        .where(PackedCount.cell_id.in_(batch))
-    )  # fmt: skip
-    found: dict[str, list[str]] = {}
-    there = set()
-    for cell_id, corpus, rule, channels, nights_id, matrices, nights in session.execute(wanted):
-        key = (cell_id, corpus, rule, channels)
-        there.add(key)
-        rows = counted.get(key)
-        pairs = (
-            []
-            if rows is None
-            else [list(pair) for pair in zip(rows.nights.recordings, rows.nights.subjects, strict=True)]
-        )
-        if rows is None or nights != pairs or nights_id != rows.nights.id or matrices != packed(rows.counts):
-            found.setdefault(cell_id, []).append(f"its packed counts of {corpus} under rule {rule} are not its counts")
-    for cell_id, corpus, rule, _ in sorted(counted.keys() - there):
-        found.setdefault(cell_id, []).append(f"its counts of {corpus} under rule {rule} are not packed")
-    return found

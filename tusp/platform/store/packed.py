@@ -10,7 +10,7 @@ counts: it is written in the same transaction, and ``tusp db check`` derives it 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -45,8 +45,13 @@ class Nights:
         """A set of nights from recordings and their people."""
         names = sorted(owners)
         subjects = [owners[name] for name in names]
-        digest = fingerprint({"nights": [list(pair) for pair in zip(names, subjects, strict=True)]})
-        return cls(id=digest, recordings=tuple(names), subjects=tuple(subjects))
+        found = cls(id="", recordings=tuple(names), subjects=tuple(subjects))
+        return replace(found, id=fingerprint({"nights": found.pairs}))
+
+    @property
+    def pairs(self) -> list[list[str]]:
+        """``[[recording, subject], ...]`` as the store has them."""
+        return [list(pair) for pair in zip(self.recordings, self.subjects, strict=True)]
 
     @cached_property
     def names_hash(self) -> str:
@@ -179,10 +184,7 @@ def keep_packed(session: Session, groups: Mapping[Key, Counted]) -> None:
     sets = {counted.nights.id: counted.nights for counted in groups.values()}
     session.execute(
         insert_of(session)(NightSet).on_conflict_do_nothing(index_elements=["id"]),
-        [
-            {"id": nights.id, "nights": [list(pair) for pair in zip(nights.recordings, nights.subjects, strict=True)]}
-            for nights in sets.values()
-        ],
+        [{"id": nights.id, "nights": nights.pairs} for nights in sets.values()],
     )
     session.execute(
         insert(PackedCount),
@@ -204,6 +206,49 @@ def count_rows(cells: Collection[str] | Select[Any]) -> Select[Any]:
     """The statement that reads rows of counts as :func:`collected` wants them."""
     columns = (Count.cell_id, Count.corpus, Count.recording, Count.rule, Count.channels, Count.subject)
     return select(*columns, *(getattr(Count, name) for name in COUNT_COLUMNS)).where(Count.cell_id.in_(cells))
+
+
+OTHER_THAN_PLAN: Final = "what stands beside its plan does not follow from it"
+"""What is said of a cell whose ``settings`` or ``judged`` are not those of its plan."""
+
+
+def packed_problems(session: Session, cells: Sequence[str], counted: Mapping[Key, Counted]) -> dict[str, list[str]]:
+    """What is wrong with the arrays that reports read, by cell: they must be the rows of counts once more.
+
+    Args:
+        session: a transaction.
+        cells: ids.
+        counted: their rows, put together.
+    """
+    wanted = (
+        select(
+            PackedCount.cell_id, PackedCount.corpus, PackedCount.rule, PackedCount.channels, PackedCount.nights_id,
+            PackedCount.matrices, NightSet.nights,
+        )
+        .join(NightSet, NightSet.id == PackedCount.nights_id)
+        .where(PackedCount.cell_id.in_(cells))
+    )  # fmt: skip
+    found: dict[str, list[str]] = {}
+    there = set()
+    for cell_id, corpus, rule, channels, nights_id, matrices, nights in session.execute(wanted):
+        key = (cell_id, corpus, rule, channels)
+        there.add(key)
+        rows = counted.get(key)
+        if rows is None or (nights_id, nights, matrices) != (rows.nights.id, rows.nights.pairs, packed(rows.counts)):
+            found.setdefault(cell_id, []).append(f"its packed counts of {corpus} under rule {rule} are not its counts")
+    for cell_id, corpus, rule, _ in sorted(counted.keys() - there):
+        found.setdefault(cell_id, []).append(f"its counts of {corpus} under rule {rule} are not packed")
+    return found
+
+
+def derived_problems(session: Session, cells: Sequence[str]) -> dict[str, list[str]]:
+    """What reports read of some cells and does not follow from their plans and rows of counts, by cell."""
+    found = packed_problems(session, cells, collected(tuple(row) for row in session.execute(count_rows(cells))))
+    wanted = select(Cell.id, Cell.plan, Cell.corpus, Cell.settings, Cell.judged).where(Cell.id.in_(cells))
+    for cell_id, plan, corpus, settings, judged in session.execute(wanted):
+        if {"settings": settings, "judged": judged} != plan_columns(plan, corpus):
+            found.setdefault(cell_id, []).append(OTHER_THAN_PLAN)
+    return found
 
 
 def read_counted(session: Session, cells: Sequence[str], *, rule: str, corpus: str | None = None) -> CountedCells:
