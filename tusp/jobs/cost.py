@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import re
 import time
 from collections.abc import Iterator
@@ -80,6 +81,9 @@ def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        # What an earlier cell freed may still be held for the next large tensor: it is not this cell's.
+        ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")  # Linux: start the peak of the resident set anew
 
