@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(prepared_home: Path, tmp_path
     ("arguments", "said"),
     [
         (["--ablation", "nothing"], "no ablation called 'nothing'; there are csja, se, attention"),
-        (["--recipe", "nothing"], "no recipe called 'nothing'; there are paper, quick, smoke"),
+        (["--recipe", "nothing"], "no recipe called 'nothing'; there are standard, paper, quick, smoke"),
         (["--corpus", "nothing"], "corpus 'nothing' is not registered"),
         (["--folds", "9"], "9"),
         (["--seeds", "a"], "--seeds a: whole numbers"),
