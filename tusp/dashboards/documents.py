@@ -48,12 +48,8 @@ def report_document(report: Report) -> dict[str, Any]:
         },
         "submissions": [
             {
-                "id": item.id,
+                **_fields(item, "id", "state", "simulated", "request", "environment"),
                 "created_at": item.created_at.isoformat(),
-                "state": item.state,
-                "simulated": item.simulated,
-                "request": item.request,
-                "environment": item.environment,
             }
             for item in report.submissions
         ],
@@ -85,24 +81,12 @@ def _board(board: Board) -> dict[str, Any]:
     key = board.key
     return {
         "title": board.title,
-        "simulated": key.simulated,
-        "experiment": key.experiment,
+        **_place(board),
         "trained_on": key.trained_on.split("+") if key.trained_on else [],
-        "judged_on": key.judged_on,
-        "protocol": key.protocol,
-        "folds": key.folds,
-        "recipe": key.recipe,
-        "rule": board.rule,
-        "split": key.split_hash,
         "rows": [_row(row) for row in board.rows],
         "contrasts": [_contrast(contrast) for contrast in board.contrasts],
-        "holes": [
-            {"arm": hole.arm, "fold": hole.fold, "seed": hole.seed, "state": hole.state, "reason": hole.reason}
-            for hole in board.holes
-        ],
-        "refused": [
-            {"corpus": item.corpus, "recording": item.recording, "reason": item.reason} for item in board.refused
-        ],
+        "holes": [_fields(hole, "arm", "fold", "seed", "state", "reason") for hole in board.holes],
+        "refused": [_fields(item, "corpus", "recording", "reason") for item in board.refused],
         "without_epochs": list(board.without_epochs),
         "notes": list(board.notes),
         "split_seeds": list(board.split_seeds),
@@ -116,29 +100,24 @@ def _board(board: Board) -> dict[str, Any]:
     }
 
 
+def _place(board: Board) -> dict[str, Any]:
+    """Which board it is."""
+    same = _fields(board.key, "simulated", "experiment", "trained_on", "judged_on", "protocol", "folds", "recipe")
+    return {**same, "rule": board.rule, "split": board.key.split_hash}
+
+
+def _fields(item: object, *names: str) -> dict[str, Any]:
+    """Some fields of a record under their own names."""
+    return {name: getattr(item, name) for name in names}
+
+
 def _pair(pair: PairTest) -> dict[str, Any]:
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "effect": pair.effect,
-        "p": pair.p,
-        "p_holm": pair.p_holm,
-        "people": pair.people,
-    }
+    return _fields(pair, "first", "second", "effect", "p", "p_holm", "people")
 
 
 def _published(row: PublishedRow) -> dict[str, Any]:
-    return {
-        "system": row.system,
-        "kind": row.kind,
-        "aggregation": row.aggregation,
-        "protocol": row.protocol,
-        "rule": row.rule,
-        "values": dict(row.values),
-        "source": row.source,
-        "note": row.note,
-        "remark": row.remark,
-    }
+    same = _fields(row, "system", "kind", "aggregation", "protocol", "rule", "source", "note", "remark")
+    return {**same, "values": dict(row.values)}
 
 
 def _ceiling(ceiling: HumanCeiling) -> dict[str, Any]:
@@ -153,53 +132,38 @@ def _ceiling(ceiling: HumanCeiling) -> dict[str, Any]:
 def _forest(forest: Forest) -> dict[str, Any]:
     summary = forest.summary
     return {
-        "title": forest.title,
-        "simulated": forest.simulated,
-        "contrast": forest.contrast,
-        "kind": forest.kind,
+        **_fields(forest, "title", "simulated", "contrast", "kind"),
         "corpora": [
             {
-                "corpus": item.corpus,
+                **_fields(item, "corpus", "variance", "people", "p_holm", "parameters", "training_seconds"),
                 "effect": _estimate(item.effect),
-                "variance": item.variance,
-                "people": item.people,
-                "p_holm": item.p_holm,
                 "stages": {
                     stage: {"effect": _estimate(effect), "p_holm": p}
                     for stage, effect, p in zip(STAGE_NAMES, item.stages, item.stages_p_holm, strict=True)
                 },
-                "parameters": item.parameters,
-                "training_seconds": item.training_seconds,
             }
             for item in forest.effects
         ],
         "random_effects": {
+            **_fields(summary, "tau", "i_squared", "corpora"),
             "effect": _estimate(summary.effect),
             "prediction": _estimate(summary.prediction),
-            "tau": summary.tau,
-            "i_squared": summary.i_squared,
-            "corpora": summary.corpora,
         },
     }
 
 
 def _diagram(diagram: RankDiagram) -> dict[str, Any]:
     return {
-        "title": diagram.title,
-        "simulated": diagram.simulated,
+        **_fields(diagram, "title", "simulated", "critical_difference", "words"),
         "corpora": list(diagram.corpora),
         "mean_ranks": dict(diagram.ranks),
-        "critical_difference": diagram.critical_difference,
         "within": [list(group) for group in diagram.groups],
-        "words": diagram.words,
     }
 
 
 def _matrix(matrix: Matrix) -> dict[str, Any]:
     return {
-        "title": matrix.title,
-        "simulated": matrix.simulated,
-        "arm": matrix.arm,
+        **_fields(matrix, "title", "simulated", "arm"),
         "trained_on": [name.split("+") for name in matrix.trained_on],
         "judged_on": list(matrix.judged_on),
         "macro_f1": [[_estimate(score) for score in scores] for scores in matrix.scores],
@@ -209,10 +173,7 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
 
 def _suite(suite: SuiteTable) -> dict[str, Any]:
     return {
-        "name": suite.name,
-        "version": suite.version,
-        "title": suite.title,
-        "fixed": suite.fixed,
+        **_fields(suite, "name", "version", "title", "fixed"),
         "arms": list(suite.arms),
         "corpora": [
             {
@@ -229,52 +190,36 @@ def _suite(suite: SuiteTable) -> dict[str, Any]:
 
 def _nights(note: NightsNote) -> dict[str, Any]:
     return {
-        "corpus": note.corpus,
-        "usable": note.usable,
-        "refused": note.refused,
-        "with_problems": note.with_problems,
-        "unscored_share": note.unscored_share,
-        "problems": [
-            {"kind": problem.kind, "recordings": problem.recordings, "example": problem.example}
-            for problem in note.problems
-        ],
+        **_fields(note, "corpus", "usable", "refused", "with_problems", "unscored_share"),
+        "problems": [_fields(problem, "kind", "recordings", "example") for problem in note.problems],
     }
 
 
 def _estimate(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return _fields(estimate, "value", "low", "high")
+
+
+_OF_ROW: Final = (
+    "name", "kind", "folds_done", "folds_planned", "people", "recordings", "epochs", "n_parameters", "n_trainable",
+    "training_seconds", "settings", "unranked", "coverage", "provenance", "protocols",
+)  # fmt: skip
 
 
 def _row(row: Row) -> dict[str, Any]:
     return {
-        "name": row.name,
-        "kind": row.kind,
+        **_fields(row, *_OF_ROW),
         "pooled": {name: _estimate(estimate) for name, estimate in row.scores.overall.items()},
         "stages": {
             stage: {name: _estimate(values[code]) for name, values in row.scores.stages.items()}
             for code, stage in enumerate(STAGE_NAMES)
         },
         "per_recording": {
-            name: {"mean": spread.mean, "sd": spread.sd, "recordings": spread.recordings}
-            for name, spread in row.per_recording.items()
+            name: _fields(spread, "mean", "sd", "recordings") for name, spread in row.per_recording.items()
         },
         "confusion": [list(counts) for counts in row.confusion],
-        "folds_done": row.folds_done,
-        "folds_planned": row.folds_planned,
         "seeds": list(row.seeds),
-        "people": row.people,
-        "recordings": row.recordings,
-        "epochs": row.epochs,
-        "n_parameters": row.n_parameters,
-        "n_trainable": row.n_trainable,
-        "training_seconds": row.training_seconds,
-        "settings": row.settings,
         "rank": _estimate(row.rank),
-        "unranked": row.unranked,
         "variance": None if row.variance is None else _variance(row.variance),
-        "coverage": row.coverage,
-        "provenance": row.provenance,
-        "protocols": row.protocols,
         "sleep": {item.statistic: _agreement(item) for item in row.sleep},
     }
 
@@ -292,62 +237,41 @@ def _variance(parts: VarianceComponents) -> dict[str, Any]:
 def _agreement(item: Agreement) -> dict[str, Any]:
     return {
         "unit": UNITS[item.statistic],
-        "recordings": item.recordings,
-        "people": item.people,
+        **_fields(item, "recordings", "people"),
         "bias": _estimate(item.bias),
         "lower_limit": _estimate(item.lower),
         "upper_limit": _estimate(item.upper),
     }
 
 
+_OF_CONTRAST: Final = (
+    "name", "kind", "p", "p_holm", "exact", "people", "improved", "worsened", "verdict", "variance", "parameters",
+    "training_seconds",
+)  # fmt: skip
+
+
 def _contrast(contrast: Contrast) -> dict[str, Any]:
     return {
-        "name": contrast.name,
-        "kind": contrast.kind,
+        **_fields(contrast, *_OF_CONTRAST),
         "weights": dict(contrast.weights),
         "effect": _estimate(contrast.effect),
-        "p": contrast.p,
-        "p_holm": contrast.p_holm,
-        "exact": contrast.exact,
-        "people": contrast.people,
         "left_out": list(contrast.left_out),
-        "improved": contrast.improved,
-        "worsened": contrast.worsened,
         "pooled_effect": _estimate(contrast.pooled),
         "stages": {
-            stage.stage: {
-                "effect": _estimate(stage.effect),
-                "p": stage.p,
-                "p_holm": stage.p_holm,
-                "people": stage.people,
-            }
+            stage.stage: {**_fields(stage, "p", "p_holm", "people"), "effect": _estimate(stage.effect)}
             for stage in contrast.stages
         },
-        "verdict": contrast.verdict,
-        "variance": contrast.variance,
         "folds": None if contrast.folds is None else _folds(contrast.folds),
-        "parameters": contrast.parameters,
-        "training_seconds": contrast.training_seconds,
     }
 
 
 def _folds(test: FoldTest) -> dict[str, Any]:
-    return {"mean": test.mean, "t": test.t, "p": test.p, "folds": test.folds}
+    return _fields(test, "mean", "t", "p", "folds")
 
 
 def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
     key = board.key
-    same = {
-        "simulated": key.simulated,
-        "experiment": key.experiment,
-        "trained_on": key.trained_on,
-        "judged_on": key.judged_on,
-        "protocol": key.protocol,
-        "folds": key.folds,
-        "recipe": key.recipe,
-        "rule": board.rule,
-        "split": key.split_hash,
-    }
+    same = _place(board)
     for row in board.rows:
         for figure in _row_figures(row):
             yield same | {"kind": row.kind, "name": row.name} | figure
@@ -373,9 +297,7 @@ def _frame_rows(board: Board) -> Iterator[dict[str, Any]]:
             "aggregation": "people",
             "metric": "macro_f1",
             "value": pair.effect,
-            "p": pair.p,
-            "p_holm": pair.p_holm,
-            "people": pair.people,
+            **_fields(pair, "p", "p_holm", "people"),
         }
     for hole in board.holes:
         text = f"fold {hole.fold}, seed {hole.seed}: {hole.state}" + (f" ({hole.reason})" if hole.reason else "")
@@ -427,9 +349,7 @@ def _contrast_figures(contrast: Contrast) -> Iterator[dict[str, Any]]:
         "aggregation": "people",
         "metric": "macro_f1",
         **_estimate(contrast.effect),
-        "p": contrast.p,
-        "p_holm": contrast.p_holm,
-        "people": contrast.people,
+        **_fields(contrast, "p", "p_holm", "people"),
         "text": contrast.verdict,
     }
     people = {"people": contrast.people}
@@ -447,9 +367,7 @@ def _contrast_figures(contrast: Contrast) -> Iterator[dict[str, Any]]:
             "metric": "f1",
             "stage": stage.stage,
             **_estimate(stage.effect),
-            "p": stage.p,
-            "p_holm": stage.p_holm,
-            "people": stage.people,
+            **_fields(stage, "p", "p_holm", "people"),
         }
 
 

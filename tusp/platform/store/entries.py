@@ -27,6 +27,7 @@ from tusp.platform.scoring.counts import Counts, confusion
 from tusp.platform.scoring.rules import RULES, rule_mask
 from tusp.platform.stages import N_STAGES, UNSCORED
 from tusp.platform.store.models import COUNT_COLUMNS, Entry, EntryCount
+from tusp.platform.store.queries import same_named
 from tusp.platform.store.session import Store
 
 KINDS: Final = ("imported", "human")
@@ -214,24 +215,7 @@ def list_entries(store: Store, *, corpus: str | None = None, simulated: bool | N
     if simulated is not None:
         wanted = wanted.where(Entry.simulated == simulated)
     with store.reading() as session:
-        return [
-            EntryRecord(
-                id=row.id,
-                corpus=row.corpus,
-                truth_hash=row.truth_hash,
-                truth_kind=row.truth_kind,
-                kind=row.kind,
-                name=row.name,
-                simulated=row.simulated,
-                created_at=row.created_at,
-                provenance=row.provenance,
-                protocols=row.protocols,
-                path=row.path,
-                sha256=row.sha256,
-                size_bytes=row.size_bytes,
-            )
-            for row in session.scalars(wanted)
-        ]
+        return [same_named(EntryRecord, row) for row in session.scalars(wanted)]
 
 
 def entry_counts(store: Store, ids: Sequence[str], *, rule: str) -> list[EntryCounts]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from tusp.platform.store.models import (
     COUNT_COLUMNS,
     Artefact,
     Attempt,
+    Base,
     Cell,
     Count,
     Curve,
@@ -28,6 +29,7 @@ from tusp.platform.store.record import ArtefactRow, CountRow, CurveRow
 from tusp.platform.store.session import Store
 
 _BATCH = 500
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,12 @@ class CellRecord(CellSummary):
         return next((attempt for attempt in reversed(self.attempts) if attempt.state == "done"), None)
 
 
+def same_named(kind: type[_Record], row: Base, **others: Any) -> _Record:
+    """A record of a row of the store: its fields from the columns of their names, but for those that are given."""
+    names = [field.name for field in fields(kind) if field.name not in others]  # type: ignore[arg-type]
+    return kind(**{name: getattr(row, name) for name in names}, **others)
+
+
 def list_submissions(store: Store, *, limit: int | None = None) -> list[SubmissionRecord]:
     """Submissions, the newest first."""
     with store.reading() as session:
@@ -161,7 +169,7 @@ def submission_cells(store: Store, submission_id: str) -> list[CellSummary]:
             .where(SubmissionCell.submission_id == submission_id)
             .order_by(Cell.corpus, Cell.arm, Cell.seed, Cell.fold)
         )
-        return [CellSummary(**_cell_values(row)) for row in rows]
+        return [same_named(CellSummary, row, holder=row.claim) for row in rows]
 
 
 _BRIEF = (
@@ -283,7 +291,7 @@ def cell_records(store: Store, cell_ids: Sequence[str]) -> list[CellRecord]:
             for attempt in session.scalars(
                 select(Attempt).where(Attempt.cell_id.in_(batch)).order_by(Attempt.cell_id, Attempt.number)
             ):
-                attempts[attempt.cell_id].append(_attempt_record(attempt))
+                attempts[attempt.cell_id].append(same_named(AttemptRecord, attempt, submission=attempt.submission_id))
             counts = defaultdict(list)
             columns = (
                 Count.cell_id,
@@ -313,15 +321,17 @@ def cell_records(store: Store, cell_ids: Sequence[str]) -> list[CellRecord]:
             for point in session.scalars(
                 select(Curve).where(Curve.cell_id.in_(batch)).order_by(Curve.cell_id, Curve.pass_number)
             ):
-                curves[point.cell_id].append(_curve_row(point))
+                curves[point.cell_id].append(same_named(CurveRow, point))
             artefacts = defaultdict(list)
             for kept in session.scalars(
                 select(Artefact).where(Artefact.cell_id.in_(batch)).order_by(Artefact.cell_id, Artefact.path)
             ):
-                artefacts[kept.cell_id].append(_artefact_row(kept))
+                artefacts[kept.cell_id].append(same_named(ArtefactRow, kept))
             for cell in session.scalars(select(Cell).where(Cell.id.in_(batch))):
-                records[cell.id] = CellRecord(
-                    **_cell_values(cell),
+                records[cell.id] = same_named(
+                    CellRecord,
+                    cell,
+                    holder=cell.claim,
                     attempts=tuple(attempts[cell.id]),
                     counts=tuple(counts[cell.id]),
                     curve=tuple(curves[cell.id]),
@@ -344,61 +354,12 @@ def _submission_records(session: Session, submissions: Sequence[Submission]) -> 
         states[submission_id][state] = states[submission_id].get(state, 0) + number
         reused[submission_id] += number if was_done else 0
     return [
-        SubmissionRecord(
-            id=submission.id,
-            created_at=submission.created_at,
-            finished_at=submission.finished_at,
-            state=submission.state,
-            request=submission.request,
-            environment=submission.environment,
-            simulated=submission.simulated,
+        same_named(
+            SubmissionRecord,
+            submission,
             refused=tuple(submission.refused),
-            process=submission.process,
             cells=states[submission.id],
             reused=reused[submission.id],
         )
         for submission in submissions
     ]
-
-
-def _cell_values(cell: Cell) -> dict[str, Any]:
-    same = (
-        "id", "plan", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe",
-        "split_hash", "simulated", "state", "error", "heartbeat_at", "done_at", "result",
-    )  # fmt: skip
-    return {name: getattr(cell, name) for name in same} | {"holder": cell.claim}
-
-
-def _attempt_record(attempt: Attempt) -> AttemptRecord:
-    return AttemptRecord(
-        number=attempt.number,
-        submission=attempt.submission_id,
-        state=attempt.state,
-        started_at=attempt.started_at,
-        finished_at=attempt.finished_at,
-        error=attempt.error,
-        resumed_from_pass=attempt.resumed_from_pass,
-        environment=attempt.environment,
-    )
-
-
-def _curve_row(point: Curve) -> CurveRow:
-    return CurveRow(
-        pass_number=point.pass_number,
-        train_loss=point.train_loss,
-        learning_rate=point.learning_rate,
-        validation_loss=point.validation_loss,
-        validation_accuracy=point.validation_accuracy,
-        validation_macro_f1=point.validation_macro_f1,
-        seconds=point.seconds,
-    )
-
-
-def _artefact_row(kept: Artefact) -> ArtefactRow:
-    return ArtefactRow(
-        path=kept.path,
-        kind=kept.kind,
-        recording=kept.recording,
-        sha256=kept.sha256,
-        size_bytes=kept.size_bytes,
-    )
