@@ -58,6 +58,11 @@ def newest(home: Path) -> SubmissionRecord:
     return list_submissions(store_of(home))[0]
 
 
+def first_of(home: Path) -> SubmissionRecord:
+    """The submission that ran the cells; later ones may have found them done."""
+    return list_submissions(store_of(home))[-1]
+
+
 def cells(home: Path) -> list[CellRecord]:
     store = store_of(home)
     ids = {cell.id for submission in list_submissions(store) for cell in submission_cells(store, submission.id)}
