@@ -1,101 +1,37 @@
-"""Other people's hypnograms: read in any usual format, held against the truth, refused in one clear line."""
+"""Other people's hypnograms: held against the truth, stored with where they come from, shown by the command."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import pickle
 import re
 import sqlite3
-import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import edfio
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from score_world import (  # noqa: F401  (fixtures)
+    NAMES,
+    NIGHT,
+    SPAN,
+    entry,
+    given_fixture,
+    home_fixture,
+    one_line,
+    scored_fixture,
+    store_fixture,
+    truth_fixture,
+)
 from typer.testing import CliRunner
 
 from tusp.cli.main import app
-from tusp.dashboards.entries import EntryRow, entry_rows
+from tusp.dashboards.entries import entry_rows
 from tusp.dashboards.scoring_outside import Outcome, score_outside
-from tusp.datasets import hypnogram_files
-from tusp.datasets.hypnogram_files import match_recordings, read_hypnogram, read_submission
 from tusp.datasets.outside_truth import subject_of
 from tusp.platform.errors import DataError, UserError
 from tusp.platform.store.check import check_store
 from tusp.platform.store.entries import list_entries, read_kept, verify_entries
-from tusp.platform.store.session import Store, open_store
-
-# Unscored before and after: the labelled span is epochs 2 to 12 of 14.
-NIGHT = [-1, -1, 0, 0, 1, 2, 2, 3, 3, 4, -1, 0, -1, -1]
-SPAN = NIGHT[2:12]
-NAMES = ("SC4001E0", "SC4002E0", "SC4011E0")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(f"sqlite:///{tmp_path / 'home' / 'tusp.db'}")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def truth(tmp_path: Path) -> Path:
-    folder = tmp_path / "truth"
-    folder.mkdir()
-    for name in NAMES:
-        (folder / f"{name}.json").write_text(json.dumps(NIGHT))
-    return folder
-
-
-@pytest.fixture
-def given(tmp_path: Path) -> Path:
-    """A submission that is right everywhere, as long as the labelled span."""
-    folder = tmp_path / "given"
-    folder.mkdir()
-    for name in NAMES:
-        (folder / f"{name}.json").write_text(json.dumps([max(0, code) for code in SPAN]))
-    return folder
-
-
-@pytest.fixture
-def scored(store: Store, home: Path, truth: Path, given: Path) -> Callable[..., Outcome]:
-    def score(**how: Any) -> Outcome:
-        options: dict[str, Any] = {
-            "predictions": given,
-            "name": "net",
-            "truth": truth,
-            "rule": "full",
-            "resamples": 50,
-            **how,
-        }
-        return score_outside(store, home, options.pop("corpus", "sedf-sc"), **options)
-
-    return score
-
-
-def entry(outcome: Outcome) -> EntryRow:
-    assert outcome.entry is not None
-    return outcome.entry
-
-
-def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
-    message = str(error.value)
-    assert message and "\n" not in message and len(message) <= 1200
-    return message
-
-
-def probabilities(codes: list[int]) -> np.ndarray:
-    return np.eye(5)[codes] * 0.6 + 0.08
-
+from tusp.platform.store.session import Store
 
 # --- what is right scores 1, what is missing is missing ---
 
@@ -303,356 +239,6 @@ def test_what_does_not_follow_from_the_kept_files_is_found(
     assert problem.endswith("is gone")
 
 
-# --- formats ---
-
-
-def write_npy(path: Path, array: np.ndarray) -> None:
-    np.save(path, array, allow_pickle=True)
-
-
-def write_edf(path: Path, codes: list[int]) -> None:
-    labels = {-1: "Sleep stage ?", 0: "Sleep stage W", 1: "Sleep stage 1", 2: "Sleep stage 2", 3: "Sleep stage 4"}
-    labels[4] = "Sleep stage R"
-    notes = [edfio.EdfAnnotation(30.0 * i, 30.0, labels[code]) for i, code in enumerate(codes)]
-    notes.append(edfio.EdfAnnotation(7.5, 1.0, "arousal"))
-    edfio.Edf([], annotations=notes).write(path)
-
-
-TEXTS = {-1: "?", 0: "W", 1: "N1", 2: "N2", 3: "N3", 4: "R"}
-CODES = [max(0, code) for code in SPAN]
-GRID = [max(0, code) for code in NIGHT]
-FORMATS: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "json": (".json", lambda p: p.write_text(json.dumps(CODES))),
-    "json with labels": (".json", lambda p: p.write_text(json.dumps([TEXTS[c] for c in CODES]))),
-    "json with probabilities": (".json", lambda p: p.write_text(json.dumps(probabilities(CODES).tolist()))),
-    "a code a line": (".txt", lambda p: p.write_text("\n".join(map(str, CODES)) + "\n")),
-    "a stage a line": (".csv", lambda p: p.write_text("stage\n" + "\n".join(TEXTS[c] for c in CODES))),
-    "table": (
-        ".csv",
-        lambda p: p.write_text("onset,duration,stage\n" + "".join(f"{30 * i},30,{c}\n" for i, c in enumerate(GRID))),
-    ),
-    "table without header": (
-        ".ids",
-        lambda p: p.write_text("".join(f"{30 * i},30,{TEXTS[c]}\n" for i, c in enumerate(GRID))),
-    ),
-    "table to the last labelled epoch": (
-        ".tsv",
-        lambda p: p.write_text(
-            "onset_seconds\tduration_seconds\tstage\n"
-            + "".join(f"{30 * i}\t30\t{TEXTS[c]}\n" for i, c in enumerate(GRID[:12]))
-        ),
-    ),
-    "npy": (".npy", lambda p: write_npy(p, np.array(CODES, np.uint8))),
-    "npy column": ("_PRED.npy", lambda p: write_npy(p, np.array(CODES, np.int64)[:, None])),
-    "npy probabilities": (".npy", lambda p: write_npy(p, np.asfortranarray(probabilities(CODES)))),
-    "half precision": (".npy", lambda p: write_npy(p, probabilities(CODES).astype(np.float16))),
-    "npz": (".npz", lambda p: np.savez(p, np.array(CODES))),
-    "npz probabilities": (".npz", lambda p: np.savez_compressed(p, probabilities=probabilities(CODES), t=np.ones(3))),
-    "edf": (".edf", lambda p: write_edf(p, [*GRID, -1, -1, -1])),
-    "safetensors": (
-        ".safetensors",
-        lambda p: save_file(
-            {"predicted": np.array(CODES, np.int8), "probabilities": probabilities(CODES).astype(np.float32)}, p
-        ),
-    ),
-    "first epoch stated": (
-        ".safetensors",
-        lambda p: save_file({"predicted": np.array(CODES[:-1], np.int8)}, p, metadata={"first_epoch": "2"}),
-    ),
-}
-
-
-@pytest.mark.parametrize("how", FORMATS)
-def test_every_format_gives_the_same_stages(
-    how: str, store: Store, given: Path, scored: Callable[..., Outcome]
-) -> None:
-    suffix, write = FORMATS[how]
-    for name in NAMES:
-        (given / f"{name}.json").unlink()
-        write(given / f"{name}{suffix}")
-    partial = how == "first epoch stated"
-    row = entry(scored(allow_partial=partial))
-    assert row.scores.overall["accuracy"].value == 1
-    assert row.complete != partial
-
-
-def test_original_sleep_edf_hypnograms_are_a_truth(
-    shared_data: Path, tmp_path: Path, scored: Callable[..., Outcome]
-) -> None:
-    """20 real EDF+ files that run on for a whole day; submissions are called as the signals are."""
-    edf = shared_data / "sleep-edf" / "hypnograms-edf"
-    folder = tmp_path / "spans"
-    folder.mkdir()
-    for path in edf.glob("*.edf"):
-        stages = read_hypnogram(path).stages
-        labelled = np.flatnonzero(stages != -1)
-        np.save(folder / f"{path.name[:6]}E0.npy", np.maximum(stages[labelled[0] : labelled[-1] + 1], 0))
-    row = entry(scored(truth=edf, predictions=folder))
-    assert (row.recordings, row.people, row.coverage) == (20, 10, "complete")
-    assert row.scores.overall["accuracy"].value == 1
-    assert entry(scored(truth=edf, predictions=edf, name="itself")).scores == row.scores
-
-
-def test_a_text_list_is_read_as_the_bytes_of_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"\xef\xbb\xbf0\r\n1\r\n-1\r\n")
-    assert read_hypnogram(path).stages.tolist() == [0, 1, -1]
-
-
-def test_a_model_of_a_json_file_has_to_be_named(given: Path, tmp_path: Path, scored: Callable[..., Outcome]) -> None:
-    nights = dict.fromkeys(NAMES, CODES)
-    models = tmp_path / "models.json"
-    models.write_text(json.dumps({"a": nights, "b": dict.fromkeys(NAMES, [0] * 10)}))
-    with pytest.raises(UserError, match="holds 2 models; name one with --model: a, b"):
-        scored(predictions=models)
-    with pytest.raises(UserError, match="holds no model 'c'; it has a, b"):
-        scored(predictions=models, model="c")
-    assert entry(scored(predictions=models, model="a")).scores.overall["accuracy"].value == 1
-    models.write_text(json.dumps({"a": nights}))
-    assert entry(scored(predictions=models, name="only")).complete
-    models.write_text(json.dumps(nights))
-    with pytest.raises(UserError, match="has recordings at its top"):
-        scored(predictions=models, model="a", name="top")
-    with pytest.raises(UserError, match="a folder"):
-        scored(predictions=given, model="a", name="folder")
-
-
-# --- matching ---
-
-
-def test_recordings_are_matched_by_name_without_case_and_by_their_only_beginning() -> None:
-    recordings = ["SC4001E0", "SC4002E0", "tr03-1", "tr03-10", "shhs1-1"]
-    found = match_recordings(["sc4001e0-PSG", "SC4002", "TR03-1", "tr03-10.hyp", "shhs1", "x"], recordings)
-    assert found.found == {
-        "SC4001E0": "sc4001e0-PSG",
-        "SC4002E0": "SC4002",
-        "tr03-1": "TR03-1",
-        "tr03-10": "tr03-10.hyp",
-        "shhs1-1": "shhs1",
-    }
-    assert found.unmatched == ("x",) and found.missing == ()
-    assert match_recordings(["SC400"], recordings).unmatched == ("SC400",), "two recordings begin so"
-    assert match_recordings(["SC4001EC-Hypnogram"], recordings).found == {"SC4001E0": "SC4001EC-Hypnogram"}
-    assert match_recordings(["tr03-100"], ["tr03-10"]).unmatched == ("tr03-100",), "inside a number"
-
-
-def test_two_files_of_one_recording_are_refused(given: Path, scored: Callable[..., Outcome]) -> None:
-    np.save(given / "SC4001E0.npy", np.array(CODES))
-    with pytest.raises(DataError, match=r"SC4001E0.json and SC4001E0.npy are both of recording SC4001E0"):
-        scored(allow_partial=True)
-    (given / "SC4001E0.npy").rename(given / "sc4001e0-psg.npy")
-    with pytest.raises(DataError, match="are both of recording SC4001E0; leave one of them"):
-        scored(allow_partial=True)
-
-
-def test_one_recording_twice_in_a_json_file_is_refused(tmp_path: Path, scored: Callable[..., Outcome]) -> None:
-    path = tmp_path / "all.json"
-    path.write_text('{"SC4001E0": [0], "SC4002E0": [0], "SC4001E0": [1]}')
-    with pytest.raises(DataError, match="'SC4001E0' stands in it twice"):
-        scored(predictions=path)
-
-
-def test_the_truth_that_lies_beside_predictions_is_not_taken_for_one(
-    given: Path, scored: Callable[..., Outcome]
-) -> None:
-    np.save(given / "SC4001E0_TRUE.npy", np.array(CODES))
-    outcome = scored()
-    assert "not read: SC4001E0_TRUE.npy" in outcome.notes
-    assert entry(outcome).complete
-
-
-# --- hostile input ---
-
-
-def pickled(path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.system, (f"touch {path}.exploded",)
-
-    np.save(path, np.array([Bomb(), 1], dtype=object), allow_pickle=True)
-
-
-def pickled_in_npz(path: Path) -> None:
-    pickled(path.with_suffix(".npy"))
-    raw = path.with_suffix(".npy").read_bytes()
-    path.with_suffix(".npy").unlink()
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("arr_0.npy", raw)
-
-
-def header_of(shape: str, descr: str = "'|i1'") -> bytes:
-    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
-
-
-def bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("arr_0.npy", "w") as stream:
-        for _ in range(65):
-            stream.write(bytes(2**20))
-
-
-def broken_zip(path: Path) -> None:
-    np.savez_compressed(path, np.zeros(5000, np.int64))
-    raw = bytearray(path.read_bytes())
-    middle = len(raw) // 3
-    raw[middle : middle + 8] = b"\xff" * 8
-    path.write_bytes(raw)
-
-
-HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "code 5": (".json", lambda p: p.write_text("[0, 5]"), r"'5' at epoch 1 is no stage code \(-1 to 4\)"),
-    "code -2": (".npy", lambda p: np.save(p, np.array([0, -2])), "-2 at epoch 1 is no stage code"),
-    "half a stage": (".npy", lambda p: np.save(p, np.array([0.5])), "0.5 at epoch 0 is no stage code"),
-    "true": (".json", lambda p: p.write_text("[true]"), "'True' at epoch 0 is no stage code"),
-    "a label": (".txt", lambda p: p.write_text("W\nS2\n"), "'S2' at epoch 1 is no stage code"),
-    "an empty line": (".txt", lambda p: p.write_text("W\n\nW\n"), "'' at epoch 1 is no stage code"),
-    "nan": (
-        ".npy",
-        lambda p: np.save(p, np.where(np.eye(5) > 0, np.nan, 0.2)),
-        "a probability of epoch 0 is not a number",
-    ),
-    "nan in json": (".json", lambda p: p.write_text("[[NaN,0,0,0,1]]"), "a probability of epoch 0 is not a number"),
-    "huge number": (".json", lambda p: p.write_text(f"[[1{'0' * 400},0,0,0,1]]"), "too large to be a number"),
-    "logits": (".npy", lambda p: np.save(p, np.full((3, 5), 2.0)), "of epoch 0 add up to 10, not to 1"),
-    "negative": (
-        ".npy",
-        lambda p: np.save(p, np.array([[-0.5, 1.5, 0, 0, 0]])),
-        "of epoch 0 add up to 1 and one is negative",
-    ),
-    "four stages": (".npy", lambda p: np.save(p, np.full((3, 4), 0.25)), r"has shape \[3, 4\]"),
-    "no epoch": (".npy", lambda p: np.save(p, np.zeros(0, int)), "holds no epoch"),
-    "objects": (".npy", pickled, "holds Python objects, which are never unpickled"),
-    "objects in npz": (".npz", pickled_in_npz, "holds Python objects, which are never unpickled"),
-    "a pickle": (".npy", lambda p: p.write_bytes(pickle.dumps([1, 2])), "not a NumPy array"),
-    "texts": (".npy", lambda p: np.save(p, np.array(["W"])), "wanted whole numbers"),
-    "a lie": (".npy", lambda p: p.write_bytes(header_of("(10000000000000,)") + b"\0"), "and holds 1 bytes"),
-    "below zero": (".npy", lambda p: p.write_bytes(header_of("(-1,)")), "states shape|not a NumPy array"),
-    "not a header": (".npy", lambda p: p.write_bytes(header_of("__import__('os')")), "not a NumPy array"),
-    "records": (
-        ".npy",
-        lambda p: np.save(p, np.zeros(3, dtype=[("a", "i4"), ("b", "f8")])),
-        "wanted whole numbers",
-    ),
-    "zip bomb": (".npz", bomb, "its array 'arr_0' is 65 MiB unpacked"),
-    "broken zip": (".npz", broken_zip, "not a readable .npz file"),
-    "no zip": (".npz", lambda p: p.write_bytes(b"PK"), "not a readable .npz file"),
-    "empty zip": (".npz", lambda p: np.savez(p), "which array is the hypnogram. It holds nothing"),
-    "which": (".npz", lambda p: np.savez(p, a=np.zeros(3), b=np.zeros(3)), "It holds a, b; save one, or call it arr_0"),
-    "not utf-8": (".csv", lambda p: p.write_bytes(b"W\n\xff\xfe\n"), "not a text file in UTF-8"),
-    "not json": (".json", lambda p: p.write_bytes(b"\xff["), "not JSON"),
-    "deep json": (".json", lambda p: p.write_text("[" * 200_000), "not JSON|not a list"),
-    "an object": (".json", lambda p: p.write_text('{"a": [0]}'), "a JSON object; one recording's hypnogram is a list"),
-    "empty": (".edf", lambda p: p.write_bytes(b""), "is empty"),
-    "no edf": (".edf", lambda p: p.write_bytes(b"0" * 300), "EDF"),
-    "no stages": (
-        ".edf",
-        lambda p: edfio.Edf([], annotations=[edfio.EdfAnnotation(0, 30, "apnea")]).write(p),
-        "holds no sleep stages",
-    ),
-    "off the grid": (".csv", lambda p: p.write_text("0,30,W\n45,30,N1\n"), "'N1' from 45 to 75 s lies off the grid"),
-    "overlap": (".csv", lambda p: p.write_text("0,60,W\n30,30,N1\n"), "'N1' at 30 s overlaps the one before"),
-    "before": (".csv", lambda p: p.write_text("-30,60,W\n30,30,N1\n"), "'W' begins at -30 s, before second 0"),
-    "beyond": (".csv", lambda p: p.write_text("0,30,W\n1e12,30,N1\n"), "longer than any night"),
-    "no columns": (".csv", lambda p: p.write_text("a,b\n1,2\n"), "does not name the columns"),
-    "torn": (".safetensors", lambda p: p.write_bytes(b"\xff" * 64), "not a readable prediction"),
-    "else": (
-        ".safetensors",
-        lambda p: save_file({"weight": np.zeros(3, np.float32)}, p),
-        "holds no 'predicted' and no 'probabilities'",
-    ),
-    "placed nowhere": (
-        ".safetensors",
-        lambda p: save_file({"predicted": np.zeros(3, np.int8)}, p, metadata={"first_epoch": "-3"}),
-        "its first_epoch is '-3'; wanted a whole number",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_files_are_refused_in_one_line(
-    what: str, store: Store, given: Path, scored: Callable[..., Outcome]
-) -> None:
-    suffix, write, said = HOSTILE[what]
-    (given / "SC4001E0.json").unlink()
-    path = given / f"SC4001E0{suffix}"
-    write(path)
-    with pytest.raises(DataError, match=said) as error:
-        read_hypnogram(path)
-    assert str(path) in one_line(error)
-    with pytest.raises(DataError, match=said) as error:
-        scored()
-    one_line(error)
-    assert list_entries(store) == []
-    assert not list(given.glob("*.exploded"))
-
-
-def test_a_file_that_is_too_large_is_not_read(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = given / "SC4001E0.json"
-    with path.open("wb") as stream:
-        stream.truncate(hypnogram_files.MOST_BYTES + 1)  # a hole: no disk is used
-    with pytest.raises(DataError, match="64 MiB; no hypnogram is larger than 64"):
-        read_hypnogram(path)
-    assert "SC4001E0" in read_submission(given).refused
-    monkeypatch.setattr(hypnogram_files, "MOST_FILES", 2)
-    with pytest.raises(UserError, match="more than 2 files"):
-        read_submission(given)
-
-
-def test_names_that_are_no_text_are_shown_and_stored(
-    store: Store, given: Path, scored: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    Path(os.fsdecode(os.fsencode(given) + b"/\xff\xfe.json")).write_text("[0]")
-    Path(os.fsdecode(os.fsencode(given) + b"/\xff.dat")).write_text("x")
-    assert "not read: ?.dat" in scored().notes
-    assert list_entries(store)[0].provenance["unmatched"] == ["??"]
-    path = tmp_path / "all.json"
-    path.write_text(json.dumps({"a\0b\ud800": [0], **dict.fromkeys(NAMES, CODES)}))
-    assert "of no recording: a?b?" in scored(predictions=path, name="other").notes
-
-
-def test_a_pipe_is_no_hypnogram(given: Path) -> None:
-    (given / "SC4001E0.json").unlink()
-    os.mkfifo(given / "SC4001E0.json")
-    assert "not a regular file" in read_submission(given).refused["SC4001E0"]
-
-
-def test_folders_without_hypnograms_are_refused(tmp_path: Path, given: Path, scored: Callable[..., Outcome]) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(UserError, match="holds no files"):
-        scored(predictions=empty)
-    (empty / "majority").mkdir()
-    with pytest.raises(UserError, match=r"holds no files; it holds folders \(majority\): name one of them"):
-        scored(predictions=empty)
-    (empty / "notes.md").write_text("x")
-    with pytest.raises(UserError, match="none of its 1 files is a hypnogram"):
-        scored(predictions=empty)
-    with pytest.raises(UserError, match="no such folder or file"):
-        scored(predictions=tmp_path / "nowhere")
-    for file in given.iterdir():
-        file.rename(given / f"other_{file.name}")
-    with pytest.raises(DataError, match="no file is of a recording of sedf-sc: it has other_SC4001E0"):
-        scored(allow_partial=True)
-
-
-def test_a_truth_that_cannot_be_read_is_refused(truth: Path, scored: Callable[..., Outcome]) -> None:
-    (truth / "SC4001E0.json").write_text("[7]")
-    with pytest.raises(DataError, match="'7' at epoch 0"):
-        scored()
-    (truth / "SC4001E0.json").write_text("[-1, -1]")
-    with pytest.raises(DataError, match="SC4001E0: its truth has no scored epoch"):
-        scored()
-
-
-def test_an_unknown_corpus_is_named(scored: Callable[..., Outcome]) -> None:
-    with pytest.raises(UserError, match="no corpus 'nowhere'"):
-        scored(corpus="nowhere", truth=None)
-    with pytest.raises(UserError, match="is not a name for a corpus"):
-        scored(corpus="No Where")
-    with pytest.raises(UserError, match="no scoring rule 'half'"):
-        scored(rule="half")
-
-
 # --- the command ---
 
 
@@ -688,11 +274,3 @@ def test_requests_that_make_no_sense_are_refused(home: Path, arguments: list[str
     refused = run(home, "score", "x", "--truth", str(home), *arguments)
     assert isinstance(refused.exception, UserError)
     assert said in str(refused.exception)
-
-
-def test_npy_reading_is_of_the_bytes_that_are_there() -> None:
-    stream = io.BytesIO()
-    np.save(stream, np.arange(5))
-    assert hypnogram_files._npy(stream.getvalue(), "x").tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(DataError, match="states shape"):
-        hypnogram_files._npy(stream.getvalue()[:-1], "x")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from score_world import given_fixture, home_fixture, scored_fixture, truth_fixture  # noqa: F401  (fixtures)
 from test_score import (  # noqa: F401  (run here again, with the store below)
-    given,
-    home,
-    scored,
     test_a_missing_recording_makes_it_partial,
     test_a_name_that_exists_is_refused_unless_it_is_to_be_replaced,
     test_nothing_is_left_when_the_store_refuses,
     test_of_one_name_on_two_truths_the_one_that_fits_the_board_is_shown,
     test_perfect_hypnograms_score_one_and_are_stored_with_where_they_come_from,
     test_real_and_simulated_never_meet,
-    truth,
 )
 from test_store_postgres import empty_url, url  # noqa: F401
 
@@ -33,7 +30,7 @@ def store(url: str) -> Store:  # noqa: F811
 
 def test_both_databases_give_the_same_rows(
     store: Store,
-    home: Path,  # noqa: F811
+    home: Path,
     shared_data: Path,
     tmp_path: Path,
 ) -> None:
