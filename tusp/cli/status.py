@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import gc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ def status(
 
     Example: tusp status
     """
+    gc.disable()  # the process ends before there is anything to collect
     from tusp.platform.store import queries
     from tusp.platform.store.record import interrupt_dead_submissions
     from tusp.platform.store.session import open_store

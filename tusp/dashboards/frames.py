@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tusp.dashboards.predictions import counts_from_predictions
-from tusp.platform.errors import UserError
+from tusp.platform.errors import StoreError, UserError
 from tusp.platform.scoring.rules import RULES, check_rule
 from tusp.platform.store.packed import CountedCells, read_counted
 from tusp.platform.store.queries import (
@@ -178,12 +178,15 @@ def _models(store: Store, cells: Iterable[ReportCell]) -> dict[str, Mapping[str,
 
 def _submissions(store: Store, submission: str | None, *, everything: bool, needed: bool) -> list[SubmissionRecord]:
     if submission is not None:
-        known = [record.id for record in list_submissions(store)]
-        if not any(name.startswith(submission) for name in known):
-            nearest = difflib.get_close_matches(submission, known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else "`tusp status` lists them"
-            raise UserError(f"no submission {submission!r}; {hint}")
-        return [get_submission(store, submission)]
+        try:
+            return [get_submission(store, submission)]
+        except StoreError:
+            known = [record.id for record in list_submissions(store)]
+            if any(name.startswith(submission) for name in known):
+                raise
+        nearest = difflib.get_close_matches(submission, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else "`tusp status` lists them"
+        raise UserError(f"no submission {submission!r}; {hint}")
     found = list_submissions(store, limit=None if everything else 1)
     if not found and needed:
         raise UserError("nothing was submitted yet; `tusp submit --ablation csja` makes the first results")

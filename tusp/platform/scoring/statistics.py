@@ -352,7 +352,8 @@ def _as_extreme(
     Sums are made in float32, and once more in float64 where float32 could have decided otherwise.
     """
     people = table.shape[1]
-    sums = np.abs(signs.astype(np.float32, copy=False) @ np.ascontiguousarray(table.T, dtype=np.float32))
+    sums = signs.astype(np.float32, copy=False) @ np.ascontiguousarray(table.T, dtype=np.float32)
+    np.abs(sums, out=sums)
     # Twice the bound of a sum of so many rounded terms (N. J. Higham, Accuracy and Stability, 2002, section 3.1).
     doubt = 2 * (people + 2) * float(np.finfo(np.float32).eps) * absolute
     extreme = sums >= thresholds
@@ -376,8 +377,10 @@ def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.
 @lru_cache(maxsize=2)
 def _few_signs(people: int, flips: int, seed: int) -> npt.NDArray[np.float32]:
     """The same patterns serve all contrasts and stages of a board."""
-    drawn = np.random.default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8)
-    return np.float32(1) - 2 * drawn.astype(np.float32)
+    signs = np.random.default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8).astype(np.float32)
+    signs *= -2
+    signs += 1
+    return signs
 
 
 def paired_interval(differences: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
