@@ -4,7 +4,7 @@ Example:
     python benchmarks/simulation.py --corpus sedf-sc --subjects 12 --hours 9
 
 YASA was trained on thousands of real nights; its staging of one EEG channel (Fpz-Cz, C4-M1 or C3-M2) and one EOG
-channel should agree with the simulated labels about as it does on real ones. It is optional (`pip install 'tusp[realism]'`).
+channel should agree with the simulated labels about as it does on real ones. It is optional (`tusp[realism]`).
 The classifier (logistic regression on band powers and eye-movement features of five epochs, trained on other simulated
 people) shows that stages are neither trivially separable nor hopeless.
 """

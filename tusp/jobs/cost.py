@@ -45,7 +45,7 @@ def multiply_accumulates(network: nn.Module, *, n_channels: int, window_epochs: 
     model = copy.deepcopy(network).to("cpu").eval()
     for part in model.modules():
         if hasattr(part, "plain"):
-            part.plain = True
+            part.plain = True  # type: ignore[assignment]
     counted: list[int] = []
     hooks = _recurrent(model, counted)
     counter = FlopCounterMode(display=False)
