@@ -12,8 +12,8 @@ database too; whatever tables of tusp it holds are dropped first, so give it one
     export TUSP_TEST_POSTGRES="$(tests/postgres.sh start)"
 
 ``time`` runs every kind of report as a command of its own, from the start of the process to its end, and prints
-wall and CPU seconds (median and least of the rounds) beside what the report covered. Before and after it times a loop of plain
-Python, which says how much of a core there was.
+wall and CPU seconds (median and least of the rounds) beside what the report covered. Before and after it times a loop
+of plain Python, which says how much of a core there was.
 """
 
 from __future__ import annotations
