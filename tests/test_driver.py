@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from store_helpers import planned_cell, submit
 
+from tusp.jobs import driver as driver_module
 from tusp.jobs.board import Event
 from tusp.jobs.cluster import SLOTS_PER_GROUP, Cluster, groups, slot_count
 from tusp.jobs.driver import MAX_CUTS, Driver, Resources, Status
@@ -193,6 +194,38 @@ def test_what_another_submission_released_is_taken_over(store: Store, tmp_path: 
     other._look_at_others()
     assert other._hand_out_next()
     assert other.attempts == {cells[0].id: 2}
+
+
+@pytest.mark.parametrize("moment", ["claim", "record_done", "record_failed"])
+def test_an_interruption_at_any_moment_leaves_no_cell_running(
+    store: Store, tmp_path: Path, cells: list[PlannedCell], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    made = driver(store, tmp_path, cells[:2])
+    outcome = {
+        "result": {"validation_macro_f1": 0.5},
+        "environment": {},
+        "resumed_from_pass": None,
+        **{name: [] for name in ("counts", "curve", "artefacts")},
+    }
+    real = getattr(driver_module, moment)
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        if moment == "claim":
+            real(*args, **kwargs)  # in the store, and not yet in the driver's own books
+        raise KeyboardInterrupt
+
+    if moment != "claim":
+        assert made._hand_out_next()
+    monkeypatch.setattr(driver_module, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        if moment == "claim":
+            made._hand_out_next()
+        else:
+            kind = moment.removeprefix("record_")
+            made._handle(SimpleNamespace(kind=kind, cell=cells[0].id, outcome=outcome, reason="none"))
+    made._release_all()
+    assert state_of(store, cells[0].id) == ("planned", ["cut"])
+    assert state_of(store, cells[1].id) == ("planned", [])
 
 
 def test_a_cell_that_was_taken_over_while_this_machine_slept_is_left_to_its_new_owner(

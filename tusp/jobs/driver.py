@@ -27,6 +27,7 @@ from tusp.platform.store.record import (
     record_done,
     record_failed,
     release,
+    release_all,
 )
 from tusp.platform.store.session import Store
 
@@ -177,9 +178,8 @@ class Driver:
         self._ray.get(self._board.settle.remote(cell, state, score))
 
     def _release_all(self) -> None:
-        for cell in list(self.attempts):
-            release(self.store, cell, self.claimant.token)
-            del self.attempts[cell]
+        release_all(self.store, self.claimant.token)
+        self.attempts.clear()
 
     # --- the loop ---
 

@@ -393,6 +393,27 @@ def release(store: Store, cell_id: str, token: str, *, now: datetime | None = No
         _end_open_attempts(session, cell_id, now=now or utc_now())
 
 
+def release_all(store: Store, token: str, *, now: datetime | None = None) -> list[str]:
+    """Give back unfinished whatever the holder of ``token`` still holds, as the store knows it; returns the cells.
+
+    The store's knowledge counts, not the holder's: a holder that was interrupted between a claim and its own note of
+    it would otherwise leave the cell ``running``.
+    """
+    with store.session() as session:
+        held = sorted(
+            session.scalars(
+                update(Cell)
+                .where(Cell.state == "running", Cell.claim_token == token)
+                .values(state="planned", claim=None, claim_token=None, heartbeat_at=None)
+                .returning(Cell.id)
+                .execution_options(synchronize_session=False)
+            )
+        )
+        for cell_id in held:
+            _end_open_attempts(session, cell_id, now=now or utc_now())
+    return held
+
+
 def reset_cell(store: Store, cell_id: str, reason: str) -> bool:
     """Undo a done cell (say its files are gone): it is ``planned`` again, without counts, curve, artefacts.
 
