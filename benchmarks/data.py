@@ -8,8 +8,8 @@ machine slows both sides. CPU time is printed beside wall time: it is what a cor
 - ``nights``: four simulated 8-hour nights of sedf-st, three channels, files in the page cache. tusp's whole
   `prepare_recording` (labels, checks, checksum, flush to disk) on one core, against a plain script: MNE reads the
   channels, SciPy resamples them to 128 Hz, clip at 20 inter-quartile ranges, robust scale, `numpy.save`.
-- ``cores``: the same nights in one process and in one process a core at the same time: seconds a night, and the peak of
-  each process's memory after few and after many nights.
+- ``cores``: the same nights in one process and in one process a core at the same time, in turns: seconds a night,
+  beside what plain arithmetic and plain writing lose when every core does it; and peak memory, early and late.
 - ``windows``: random windows of 31 epochs x 2 channels from a prepared store larger than the processor's cache: as
   views of nights that are held in memory (every byte summed, or converted to float32), gathered from them as float16,
   read from the files, and as training takes them; against the speed at which this machine reads and copies memory.
@@ -159,64 +159,81 @@ def nights(folder: Path, rounds: int) -> dict[str, Any]:
 # Several cores
 
 
+def _arithmetic() -> None:
+    """Half a second of products of matrices that the first cache holds: what cores can do that share nothing."""
+    matrix = np.full((64, 64), 0.5, dtype=np.float32)
+    for _ in range(50_000):
+        np.dot(matrix, matrix)
+
+
+def _copying() -> None:
+    """Half a second of writing to memory that no cache holds."""
+    source = np.ones(2**23, dtype=np.float32)
+    target = np.empty_like(source)
+    for _ in range(50):
+        np.multiply(source, 1.5, out=target)
+
+
 def _worker(
-    folder: Path, number: int, n_nights: int, barrier: Barrier, results: multiprocessing.Queue[dict[str, float]]
+    folder: Path, number: int, rounds: int, barrier: Barrier, results: multiprocessing.Queue[tuple[int, list[Any]]]
 ) -> None:
     adapter, recordings = simulated_nights(folder)
     root = folder / f"worker-{number}"
     shutil.rmtree(root, ignore_errors=True)
-    prepare(adapter, recordings[0], root)
+    made = 0
+
+    def some_nights() -> None:
+        nonlocal made
+        for night in recordings:
+            prepare(adapter, replace(night, name=f"{night.name}-{made}"), root)
+            made += 1
+
+    found: list[Any] = []
+    for action in (some_nights, _arithmetic, _copying):
+        action()
+        for _ in range(rounds):
+            barrier.wait()
+            alone = timed(action) if number == 0 else None
+            barrier.wait()
+            found.append((action.__name__, alone, timed(action), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     barrier.wait()
-    peaks = []
-    wall, cpu = time.perf_counter(), time.process_time()
-    for i in range(n_nights):
-        night = recordings[i % len(recordings)]
-        prepare(adapter, replace(night, name=f"{night.name}-{i}"), root)
-        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    results.put(
-        {
-            "wall": (time.perf_counter() - wall) / n_nights,
-            "cpu": (time.process_time() - cpu) / n_nights,
-            "early_mb": peaks[3],
-            "late_mb": peaks[-1],
-        }
-    )
-    barrier.wait()
+    results.put((number, found))
     shutil.rmtree(root, ignore_errors=True)
 
 
-def together(folder: Path, n_processes: int, n_nights: int) -> dict[str, float]:
-    """Means over processes that prepare nights at the same time."""
+def cores(folder: Path, rounds: int) -> dict[str, Any]:
+    """One process alone, then one a core at the same time, in turns: nights, and what the machine itself loses."""
+    _, recordings = simulated_nights(folder)
+    n = usable_cores()
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(n_processes), context.Queue()
-    processes = [
-        context.Process(target=_worker, args=(folder, i, n_nights, barrier, results)) for i in range(n_processes)
-    ]
+    barrier, results = context.Barrier(n), context.Queue()
+    processes = [context.Process(target=_worker, args=(folder, i, rounds, barrier, results)) for i in range(n)]
     for process in processes:
         process.start()
-    rows = [results.get(timeout=600) for _ in processes]
+    by_process = dict(results.get(timeout=600) for _ in processes)
     for process in processes:
         process.join()
-    return {key: statistics.fmean(row[key] for row in rows) for key in rows[0]}
 
-
-def cores(folder: Path, rounds: int) -> dict[str, Any]:
-    """One process alone and one a core."""
-    simulated_nights(folder)
-    n = usable_cores()
-    rows: dict[int, list[dict[str, float]]] = {1: [], n: []}
-    for _ in range(max(3, rounds // 2)):
-        for n_processes in sorted(rows):
-            rows[n_processes].append(together(folder, n_processes, 24))
-    least = {k: {key: min(row[key] for row in found) for key in found[0]} for k, found in rows.items()}
-    print(f"\nProcesses at the same time, 24 nights each; least of {len(rows[1])} runs in turns")
-    print("| processes | wall s a night and process | CPU s a night | peak MB after 4 nights | after 24 |")
+    print(f"\nOne process and {n} at the same time, {rounds} turns; median, quartiles in brackets")
+    print(f"| | alone, wall s (CPU s) | each of {n}, wall s (CPU s) | scaling by wall time | by CPU time |")
     print("|---|---|---|---|---|")
-    for k, row in least.items():
-        print(f"| {k} | {row['wall']:.3f} | {row['cpu']:.3f} | {row['early_mb']:.0f} | {row['late_mb']:.0f} |")
-    scaling = {kind: least[1][kind] / least[n][kind] for kind in ("wall", "cpu")}
-    print(f"scaling to {n} cores: {scaling['wall']:.0%} by wall time, {scaling['cpu']:.0%} by CPU time")
-    return {"processes": least, "scaling": scaling}
+    figures: dict[str, Any] = {}
+    for name, count, label in (
+        ("some_nights", len(recordings), "a night"),
+        ("_arithmetic", 1, "matrices in the first cache"),
+        ("_copying", 1, "writing to memory"),
+    ):
+        turns = [[row for row in by_process[i] if row[0] == name] for i in range(n)]
+        alone = np.array([row[1] for row in turns[0]]) / count
+        each = np.array([[row[2] for row in of_one] for of_one in turns]).mean(axis=0) / count
+        quartiles = np.quantile(alone / each, [0.25, 0.5, 0.75], axis=0)
+        shown = ["{1:.0%} ({0:.0%} to {2:.0%})".format(*quartiles[:, k]) for k in (0, 1)]
+        one, several = np.median(alone, axis=0), np.median(each, axis=0)
+        print(f"| {label} | {one[0]:.3f} ({one[1]:.3f}) | {several[0]:.3f} ({several[1]:.3f}) | {' | '.join(shown)} |")
+        figures[label] = {"alone": one.tolist(), "each": several.tolist(), "scaling": quartiles.tolist()}
+    peaks = [row[3] / 1024 for row in by_process[0] if row[0] == "some_nights"]
+    print(f"peak memory: {peaks[0]:.0f} MB in the first turn, {peaks[-1]:.0f} MB in the last")
+    return {**figures, "peak_mb": [peaks[0], peaks[-1]]}
 
 
 # Windows
