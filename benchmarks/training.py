@@ -11,7 +11,7 @@ machine slows all of them; times are medians over the rounds. On a processor, CP
   published in plain float32 and in all faster forms; with the share of the ceilings reached.
 - ``batches`` (GPU): the same for larger batches.
 - ``inference``: a whole night of 960 epochs in one pass, and in overlapping windows of 31 epochs every 15.
-- ``others``: training steps of U-Sleep: ours, and braindecode's where it can be imported.
+- ``others``: training steps and predictions of U-Sleep: ours, and braindecode's where it can be imported.
 - ``folds``: 1, 2, 4, 8 networks at the same time in as many processes, and (GPU) on as many streams of one process.
 - ``idle`` (GPU): the share of wall time in which the device has nothing to do, in steady training from a store of
   half-precision nights on the device.
@@ -31,6 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -306,18 +307,44 @@ class _Sequence(nn.Module):
         return given
 
 
+def measure_forwards(trainings: Sequence[tuple[str, Training]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of a prediction of the training's batch, in turns."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in trainings}
+    for turn in range(-1, rounds):
+        for name, training in trainings:
+            training.network.eval()
+            with as_form(training.form, training.device), torch.inference_mode():
+                taken = timed(training.device, lambda t=training: t.run(t.signal))
+            if turn >= 0:
+                seconds[name].append(taken)
+    return {
+        name: {
+            "seconds a forward": statistics.median(each[0] for each in values),
+            "CPU seconds a forward": statistics.median(each[1] for each in values),
+        }
+        for name, values in seconds.items()
+    }
+
+
 def others(device: torch.device, results: Results, args: argparse.Namespace) -> None:
-    """U-Sleep, ours and braindecode's, beside the fastest and the plain form of TinyUStaging."""
+    """U-Sleep, ours and braindecode's, beside the fastest and the plain form of TinyUStaging: a step and a forward.
+
+    braindecode 0.8.1 is the last release without torchaudio, whose published build does not load beside CPU torch.
+    """
     chosen = [forms_of(device)[0], CPU_FORMS[-1] if device.type == "cpu" else GPU_FORMS[4]]
     trainings = [(f"TinyUStaging, {form.name}", Training(form, device, args.batch)) for form in chosen]
     plain = Form(name="as it comes")
+    ours = [plain, Form(name="compiled blocks", compiled_blocks=True)] if device.type == "cpu" else [plain]
     try:
         from tusp.models.configs import USleepConfig
         from tusp.models.usleep import build_usleep
     except ImportError as error:
         results.say(f"  our U-Sleep: not there ({error})")
     else:
-        trainings.append(("U-Sleep of tusp", Training(plain, device, args.batch, build_usleep(USleepConfig()))))
+        trainings += [
+            (f"U-Sleep of tusp, {form.name}", Training(form, device, args.batch, build_usleep(USleepConfig())))
+            for form in ours
+        ]
     note = ""
     try:
         from braindecode.models import USleep
@@ -326,12 +353,20 @@ def others(device: torch.device, results: Results, args: argparse.Namespace) -> 
         results.say(f"  U-Sleep of braindecode: not measured, {note}")
     else:
         network = USleep(n_chans=2, sfreq=128, n_outputs=5, input_window_seconds=30)
-        trainings.append(("U-Sleep of braindecode", Training(plain, device, args.batch, _Sequence(network))))
+        name = f"U-Sleep of braindecode {version('braindecode')}"
+        trainings.append((name, Training(plain, device, args.batch, _Sequence(network))))
     table = measure_steps(trainings, args.rounds, results)
     show_steps(table, results, f"TinyUStaging, {chosen[0].name}")
+    forwards = measure_forwards([each for each in trainings if each[0] in table], args.rounds)
     for name, training in trainings:
         if name in table:
-            table[name]["parameters"] = sum(p.numel() for p in training.network.parameters())
+            row = table[name] | forwards[name]
+            row["parameters"] = sum(p.numel() for p in training.network.parameters())
+            table[name] = row
+            results.say(
+                f"  {name:52s} forward alone {row['seconds a forward'] * 1e3:8.1f} ms "
+                f"({row['CPU seconds a forward'] * 1e3:8.1f} ms CPU), {row['parameters']:,} parameters"
+            )
     results.keep("others", {**table, **({"note": note} if note else {})})
 
 

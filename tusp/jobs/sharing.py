@@ -11,13 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tusp.datasets.prepared import SIGNALS
-from tusp.jobs.plan import CellTask
 from tusp.models.families import from_plan
 from tusp.platform.files import write_json_atomic
 from tusp.platform.identity import fingerprint
+
+if TYPE_CHECKING:  # it needs the store, and benchmarks measure where there is torch and numpy alone
+    from tusp.jobs.plan import CellTask
 
 CANDIDATES: Final = (1, 2, 4, 8)
 """Numbers of cells that are tried on one GPU."""
