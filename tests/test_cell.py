@@ -97,6 +97,7 @@ def judged(outcome: Any) -> dict[str, Any]:
         "peak_memory_bytes",
         "inference_epochs_per_second",
         "energy_joules",
+        "energy_missing",
     }
     return {
         "result": {key: value for key, value in outcome["result"].items() if key not in times},

@@ -78,7 +78,7 @@ def test_the_document_compiles(tmp_path: Path, simulated: bool) -> None:
     structure(text)
     assert ("SIMULATED" in text) is simulated
     board = build_report(store, bootstrap=200).boards[0]
-    assert text.count("\\begin{tabular}{@{}>") == 3 + bool(board.published)
+    assert text.count("\\begin{tabular}{@{}>") == 4 + bool(board.published)
     assert compile_latex(text, tmp_path).stat().st_size > 10_000
 
 

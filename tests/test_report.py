@@ -427,9 +427,9 @@ def test_the_table_fits_its_terminal_and_hides_no_figure(store: Store, width: in
     assert max(len(line) for line in shown.splitlines()) <= width
     assert "…" not in shown
     assert "2,405,740" in shown
-    # Wide enough, the two tables of arms have one part each; else more, and each part repeats the names.
+    # Wide enough, the three tables of arms have one part each; else more, and each part repeats the names.
     parts = [line for line in shown.splitlines() if line.startswith("arm ")]
-    assert (len(parts) > 2) == (width < 100)
+    assert (len(parts) > 3) == (width < 100)
     assert sum(line.startswith("plain ") for line in shown.splitlines()) >= len(parts)
 
 

@@ -38,6 +38,8 @@ class CorpusEffect:
     verdict: str
     parameters: int | None
     training_seconds: float
+    macs_per_epoch: float = float("nan")
+    inference_epochs_per_second: float = float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +199,8 @@ def _effect(board: Board, contrast: Contrast) -> CorpusEffect:
         verdict=contrast.verdict,
         parameters=contrast.parameters,
         training_seconds=contrast.training_seconds,
+        macs_per_epoch=contrast.macs_per_epoch,
+        inference_epochs_per_second=contrast.inference_epochs_per_second,
     )
 
 

@@ -16,10 +16,11 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from tusp.dashboards.contents import environment_lines, night_words, nights_lines, recompute_lines
+from tusp.dashboards.cost_tables import cost_facts
 from tusp.dashboards.extras import corpora_of
 from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
 from tusp.dashboards.report import Report
-from tusp.dashboards.tables import duration, interval, number, verdict_sentence
+from tusp.dashboards.tables import interval, number, verdict_sentence
 from tusp.platform.files import write_text_atomic
 from tusp.platform.identity import fingerprint
 from tusp.platform.scoring.rules import rule_in_words
@@ -157,7 +158,7 @@ def model_card(store: Store, report: Report, board: Board, row: Row) -> str:
                     ("parameters", None if row.n_parameters is None else f"{row.n_parameters:,}"),
                     ("trainable", None if row.n_trainable is None else f"{row.n_trainable:,}"),
                     ("seeds", ", ".join(map(str, row.seeds))),
-                    ("training in all", duration(row.training_seconds)),
+                    *cost_facts(row),
                     ("hash of model and recipe", row.settings and f"`{row.settings}`"),
                 ]
             ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from tusp.dashboards.cost_tables import cost_table
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import NightsNote, Report, SubmissionNote
 from tusp.dashboards.tables import (
@@ -23,12 +24,16 @@ TEXT_LENGTH: Final = 18
 
 
 def board_tables(board: Board) -> list[TextTable]:
-    """Tables of one board: leaderboard, published figures and contrasts where there are any, details."""
+    """Tables of one board: leaderboard, published figures, contrasts and costs where there are any,
+    details."""
     tables = [leaderboard_table(board)]
     if board.published:
         tables.append(published_table(board))
     if board.contrasts:
         tables.append(contrast_table(board))
+    cost = cost_table(board)
+    if cost is not None:
+        tables.append(cost)
     return [*tables, details_table(board), *sleep_tables(board)]
 
 

@@ -124,6 +124,12 @@ class Contrast:
     """The same combination of the arms' mean training time of a cell; NaN where their cells ran on different
     devices."""
 
+    macs_per_epoch: float = float("nan")
+    """The same combination of the arms' multiply-accumulates of one 30-s epoch; NaN where an arm has none."""
+
+    inference_epochs_per_second: float = float("nan")
+    """The same combination of the arms' median inference rate; NaN where their cells ran on different devices."""
+
 
 def specify(arms: Mapping[str, Mapping[str, object]]) -> list[ContrastSpec]:
     """The contrasts of an ablation: every arm against the first, and for a 2 x 2 its main effects and

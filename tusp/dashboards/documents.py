@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tusp.dashboards.across import Forest, Matrix, RankDiagram
 from tusp.dashboards.contrast import Contrast
+from tusp.dashboards.costs import FIGURES, Cost
 from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.published import PublishedRow
@@ -135,7 +136,7 @@ def _forest(forest: Forest) -> dict[str, Any]:
         **_fields(forest, "title", "simulated", "contrast", "kind"),
         "corpora": [
             {
-                **_fields(item, "corpus", "variance", "people", "p_holm", "parameters", "training_seconds"),
+                **_fields(item, "corpus", "variance", "people", "p_holm", *_OF_EFFECT),
                 "effect": _estimate(item.effect),
                 "stages": {
                     stage: {"effect": _estimate(effect), "p_holm": p}
@@ -199,9 +200,20 @@ def _estimate(estimate: Estimate) -> dict[str, float]:
     return _fields(estimate, "value", "low", "high")
 
 
+_OF_EFFECT: Final = ("parameters", "training_seconds", "macs_per_epoch", "inference_epochs_per_second")
+_OF_CELLS: Final = {
+    "macs_per_epoch": "total",
+    "training_seconds": "total",
+    "device_seconds": "total",
+    "peak_memory_bytes": "highest",
+    "inference_epochs_per_second": "median",
+    "energy_joules": "total",
+}
+"""How the figures of cost are taken over cells."""
 _OF_ROW: Final = (
     "name", "kind", "folds_done", "folds_planned", "people", "recordings", "epochs", "n_parameters", "n_trainable",
-    "training_seconds", "settings", "unranked", "coverage", "provenance", "protocols",
+    "training_seconds", "macs_per_epoch", "device_seconds", "peak_memory_bytes", "inference_epochs_per_second",
+    "energy_joules", "settings", "unranked", "coverage", "provenance", "protocols",
 )  # fmt: skip
 
 
@@ -218,10 +230,24 @@ def _row(row: Row) -> dict[str, Any]:
         },
         "confusion": [list(counts) for counts in row.confusion],
         "seeds": list(row.seeds),
+        "costs": [_cost(cost) for cost in row.costs],
         "rank": _estimate(row.rank),
         "variance": None if row.variance is None else _variance(row.variance),
         "sleep": {item.statistic: _agreement(item) for item in row.sleep},
     }
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    figures = {name: _fields(getattr(cost, name), "value", "cells", "reason") for name in FIGURES}
+    place = cost.place
+    where = {
+        "device": place.kind or None,
+        "hardware": place.hardware or None,
+        "precision": place.precision or None,
+        "units": place.units or None,
+        "workers": place.workers,
+    }
+    return {**where, "cells": cost.cells, **figures}
 
 
 def _variance(parts: VarianceComponents) -> dict[str, Any]:
@@ -246,7 +272,7 @@ def _agreement(item: Agreement) -> dict[str, Any]:
 
 _OF_CONTRAST: Final = (
     "name", "kind", "p", "p_holm", "exact", "people", "improved", "worsened", "verdict", "variance", "parameters",
-    "training_seconds",
+    "training_seconds", "macs_per_epoch", "inference_epochs_per_second",
 )  # fmt: skip
 
 
@@ -340,8 +366,16 @@ def _row_figures(row: Row) -> Iterator[dict[str, Any]]:
         for metric, estimate in (("bias", item.bias), ("lower_limit", item.lower), ("upper_limit", item.upper)):
             name = f"{item.statistic}_{metric}"
             yield {"aggregation": "recordings", "metric": name} | _estimate(estimate) | {"people": item.people}
-    for name in ("folds_done", "folds_planned", "people", "recordings", "epochs", "n_parameters", "training_seconds"):
+    for name in ("folds_done", "folds_planned", "people", "recordings", "epochs", "n_parameters"):
         yield {"aggregation": "total", "metric": name, "value": getattr(row, name)} | people
+    for name in FIGURES:
+        if not row.costs:
+            yield {"aggregation": _OF_CELLS[name], "metric": name} | people
+        for cost in row.costs:
+            measured = getattr(cost, name)
+            said = ", ".join(part for part in (cost.place.words, cost.place.precision, cost.place.hardware) if part)
+            said += f"; {measured.cells} of {cost.cells} cells" + (f" ({measured.reason})" if measured.reason else "")
+            yield {"aggregation": _OF_CELLS[name], "metric": name, "value": measured.value} | people | {"text": said}
 
 
 def _contrast_figures(contrast: Contrast) -> Iterator[dict[str, Any]]:
@@ -361,6 +395,8 @@ def _contrast_figures(contrast: Contrast) -> Iterator[dict[str, Any]]:
             "p": contrast.folds.p,
         } | people
     yield {"aggregation": "pooled", "metric": "macro_f1"} | _estimate(contrast.pooled) | people
+    for name, metric in zip(_OF_EFFECT, ("n_parameters", *_OF_EFFECT[1:]), strict=True):
+        yield {"aggregation": "cell", "metric": metric, "value": getattr(contrast, name)} | people
     for stage in contrast.stages:
         yield {
             "aggregation": "people",

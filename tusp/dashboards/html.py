@@ -23,6 +23,7 @@ from tusp.dashboards.contents import (
     split_lines,
     wide_lines,
 )
+from tusp.dashboards.cost_tables import cost_table
 from tusp.dashboards.extras import Extras, TrainingGroup
 from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
 from tusp.dashboards.report import Report
@@ -100,6 +101,7 @@ class BoardPage:
     contrast_picture: Picture | None
     sentences: tuple[str, ...]
     published: TextTable | None
+    cost: TextTable | None
     details: TextTable
     sleep: tuple[TextTable, ...]
     matrices: tuple[HeatTable, ...]
@@ -249,6 +251,7 @@ def _board(report: Report, board: Board, place: int) -> BoardPage:
         else None,
         sentences=tuple(comparison_sentences(board)),
         published=published_table(board) if board.published else None,
+        cost=cost_table(board),
         details=details_table(board),
         sleep=tuple(sleep_tables(board)),
         matrices=tuple(confusion_table(row) for row in shown[:MOST_MATRICES]),

@@ -11,6 +11,7 @@ import numpy as np
 
 from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
+from tusp.dashboards.costs import contrast_cost
 from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
 from tusp.dashboards.guests import guests, truth_of
@@ -25,7 +26,6 @@ from tusp.dashboards.rows import (
     Spread,
     arm_row,
     baseline_row,
-    first_of,
     or_worst,
 )
 from tusp.platform.scoring.evidence import PairTest
@@ -258,27 +258,14 @@ def _in_order(rows: Sequence[Row], baseline: Row | None) -> list[Row]:
 
 
 def _with_cost(contrast: Contrast, by_arm: Mapping[str, Sequence[ReportCell]]) -> Contrast:
-    """A contrast with what it costs in parameters and in training time of a cell."""
+    """A contrast with what it costs: parameters, multiply-accumulates, training time of a cell, inference rate."""
     results = {
         arm: [cell.summary.result for cell in by_arm[arm] if cell.summary.state == "done" and cell.summary.result]
         for arm in contrast.weights
     }
-    parameters = {arm: first_of(of_arm, "n_parameters") for arm, of_arm in results.items()}
-    known = all(value is not None for value in parameters.values())
     if not all(results.values()):
         return contrast
-    places = {(result.get("device"), result.get("threads")) for of_arm in results.values() for result in of_arm}
-    seconds = float("nan")
-    if len(places) == 1 and all("training_seconds" in result for of_arm in results.values() for result in of_arm):
-        seconds = sum(
-            weight * float(np.mean([result["training_seconds"] for result in results[arm]]))
-            for arm, weight in contrast.weights.items()
-        )
-    return replace(
-        contrast,
-        parameters=round(sum(w * (parameters[arm] or 0) for arm, w in contrast.weights.items())) if known else None,
-        training_seconds=seconds,
-    )
+    return replace(contrast, **contrast_cost(contrast.weights, results))
 
 
 def _split_seeds(cells: Sequence[ReportCell], selection: Selection) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tusp.dashboards.costs import Cost, costs_of, first_of, in_all
 from tusp.dashboards.entries import EntryRow
 from tusp.dashboards.frames import ReportCell
 from tusp.dashboards.judged import Judged, Part, judge
@@ -107,6 +108,34 @@ class Row:
     sleep: tuple[Agreement, ...] = ()
     """Sleep statistics against the expert's, where they were asked for."""
 
+    costs: tuple[Cost, ...] = ()
+    """Of the done cells, one for each place that they ran on; none for what was not trained here."""
+
+    @property
+    def macs_per_epoch(self) -> float:
+        """Multiply-accumulates of one 30-s epoch; NaN where they are not counted."""
+        return in_all(self.costs, "macs_per_epoch")
+
+    @property
+    def device_seconds(self) -> float:
+        """Summed over the cells; NaN, as all below, where they ran in different places or none says."""
+        return in_all(self.costs, "device_seconds")
+
+    @property
+    def peak_memory_bytes(self) -> float:
+        """Largest of the cells."""
+        return in_all(self.costs, "peak_memory_bytes")
+
+    @property
+    def inference_epochs_per_second(self) -> float:
+        """Median of the cells."""
+        return in_all(self.costs, "inference_epochs_per_second")
+
+    @property
+    def energy_joules(self) -> float:
+        """Summed over the cells."""
+        return in_all(self.costs, "energy_joules")
+
 
 def or_worst(value: float) -> float:
     return -1.0 if np.isnan(value) else value
@@ -126,12 +155,9 @@ def arm_row(name: str, cells: Sequence[ReportCell], judged: Judged | None, *, re
         n_trainable=first_of(results, "n_trainable"),
         training_seconds=sum(seconds) if seconds else float("nan"),
         settings=cells[0].variant[1][:12],
+        costs=costs_of(results),
         **_figures(judged, resamples=resamples, seed=seed),
     )
-
-
-def first_of(results: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    return next((int(result[name]) for result in results if result.get(name) is not None), None)
 
 
 def _figures(judged: Judged | None, *, resamples: int, seed: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tusp.dashboards.contrast import ALPHA, Contrast
+from tusp.dashboards.costs import cost_lines
 from tusp.dashboards.leaderboard import Board, Row, Spread
 from tusp.dashboards.published import PublishedRow
 from tusp.dashboards.report import Report
@@ -149,26 +150,23 @@ def published_table(board: Board) -> TextTable:
 
 
 def details_table(board: Board) -> TextTable:
-    """Macro precision and recall, means over recordings, coverage and cost."""
+    """Macro precision and recall, means over recordings, coverage."""
 
     def spread(value: Spread) -> Entry:
         return Entry(main=number(value.mean), under="" if math.isnan(value.sd) else f"± {number(value.sd)}")
 
     def row(item: Row) -> tuple[Entry, ...]:
         pooled = [item.scores.overall[name] for name in ("macro_precision", "macro_recall")]
-        parameters = NOT_SCORED if item.n_parameters is None else f"{item.n_parameters:,}"
         return (
             Entry(main=item.name),
             *(Entry(main=number(e.value), under=interval(e)) for e in pooled),
             *(spread(item.per_recording[name]) for name in ("macro_f1", "accuracy", "kappa")),
             Entry(main=f"{item.recordings:,}"),
             Entry(main=f"{item.epochs:,}"),
-            *([Entry(main=parameters), Entry(main=duration(item.training_seconds))] if _has_arms(board) else []),
         )
 
-    cost = " and cost" if _has_arms(board) else ""
     return TextTable(
-        title=f"Pooled precision and recall; mean ± SD over recordings; coverage{cost}",
+        title="Pooled precision and recall; mean ± SD over recordings; coverage",
         columns=(
             _first_column(board),
             "macro\nprecision",
@@ -178,7 +176,6 @@ def details_table(board: Board) -> TextTable:
             "recording\nkappa",
             "recor-\ndings",
             "epochs",
-            *(["parameters", "training\nin all"] if _has_arms(board) else []),
         ),
         rows=tuple(row(item) for item in board.rows),
         plain=_baselines(board),
@@ -315,6 +312,7 @@ def note_lines(report: Report, board: Board) -> list[str]:
     lines += _unranked_lines(board)
     if any(row.kind == "baseline" for row in board.rows):
         lines.append("majority stage: always says the most frequent stage of the fold's training nights")
+    lines += cost_lines({row.name: row.costs for row in board.rows if row.costs})
     lines += [f"published {item.system}: {item.note}" for item in board.published if item.note]
     lines += board.notes
     if report.superseded:

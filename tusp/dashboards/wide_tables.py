@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tusp.dashboards.across import Across, Forest, Matrix, RankDiagram, mean_cost
+from tusp.dashboards.cost_tables import figure
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.suites import SuiteTable
 from tusp.dashboards.tables import NOT_SCORED, Entry, TextTable, duration, interval, number, p_value
@@ -15,6 +16,8 @@ from tusp.platform.scoring.sleep_statistics import UNITS, Agreement
 from tusp.platform.scoring.statistics import Estimate
 from tusp.platform.stages import STAGE_NAMES
 
+COSTS = ("parame-\nters", "M MACs\nper epoch", "training\nof a cell", "inference\n(epochs/s)")
+"""Columns of what an effect costs."""
 WORDS = {
     "total_sleep_time": "total sleep time",
     "sleep_efficiency": "sleep efficiency",
@@ -41,8 +44,7 @@ def forest_table(forest: Forest) -> TextTable:
                 for stage, p in zip(item.stages, item.stages_p_holm, strict=True)
             ),
             Entry(main=f"{item.people:,}"),
-            Entry(main=_parameters(item.parameters)),
-            Entry(main=_seconds(item.training_seconds)),
+            *_costs(item.parameters, item.training_seconds, item.macs_per_epoch, item.inference_epochs_per_second),
         )
         for item in forest.effects
     ]
@@ -52,12 +54,11 @@ def forest_table(forest: Forest) -> TextTable:
         _effect(forest.summary.effect),
         *(Entry(main="") for _ in range(1 + len(STAGE_NAMES))),
         Entry(main=f"{sum(item.people for item in forest.effects):,}"),
-        Entry(main=_parameters(parameters)),
-        Entry(main=_seconds(seconds)),
+        *_costs(parameters, seconds, *_arithmetic(forest)),
     )
     return TextTable(
         title=f"{forest.contrast} on {len(forest.effects)} corpora: effect in macro-F1 and in F1 of each stage, cost",
-        columns=("corpus", "effect in\nmacro-F1", "p\nHolm", *STAGE_NAMES, "people", "parame-\nters", "time\na cell"),
+        columns=("corpus", "effect in\nmacro-F1", "p\nHolm", *STAGE_NAMES, "people", *COSTS),
         rows=(*rows, together),
     )
 
@@ -76,12 +77,12 @@ def ablation_table(forests: Sequence[Forest]) -> TextTable:
             Entry(main=forest.contrast),
             *(_effect(on[corpus].effect) if corpus in on else Entry(main=NOT_SCORED) for corpus in corpora),
             _effect(forest.summary.effect),
-            Entry(main=_parameters(parameters), under=_seconds(seconds)),
+            *_costs(parameters, seconds, *_arithmetic(forest)),
         )
 
     return TextTable(
         title="Effect in macro-F1 on every corpus, and together by random effects; cost of a cell",
-        columns=("contrast", *corpora, "together", "parameters\ntime"),
+        columns=("contrast", *corpora, "together", *COSTS),
         rows=tuple(row(forest) for forest in forests),
     )
 
@@ -211,6 +212,29 @@ def _effect(estimate: Estimate) -> Entry:
 
 def _parameters(value: int | None) -> str:
     return NOT_SCORED if value is None else f"{value:+,}".replace("-", "−") if value else "0"
+
+
+def _arithmetic(forest: Forest) -> tuple[float, float]:
+    """Multiply-accumulates of a contrast (NaN unless the same on every corpus) and its mean inference rate in epochs/s
+    (NaN where it is known nowhere)."""
+    macs = {effect.macs_per_epoch for effect in forest.effects}
+    rates = [effect.inference_epochs_per_second for effect in forest.effects]
+    known = [rate for rate in rates if not math.isnan(rate)]
+    return macs.pop() if len(macs) == 1 else math.nan, sum(known) / len(known) if known else math.nan
+
+
+def _costs(parameters: int | None, seconds: float, macs: float, rate: float) -> tuple[Entry, ...]:
+    """What an effect costs, one entry for each of ``COSTS``."""
+    return (
+        Entry(main=_parameters(parameters)),
+        Entry(main=_signed(macs / 1e6)),
+        Entry(main=_seconds(seconds)),
+        Entry(main=_signed(rate)),
+    )
+
+
+def _signed(value: float) -> str:
+    return ("−" if value < 0 else "+" if value > 0 else "") + figure(abs(value))
 
 
 def _seconds(value: float) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tusp.datasets.prepared import SAMPLES_PER_EPOCH
+from tusp.platform.environment import cpu_model
 
 _RAPL: Final = Path("/sys/class/powercap")
 _STATUS: Final = Path("/proc/self/status")
@@ -56,25 +57,34 @@ def multiply_accumulates(network: nn.Module, *, n_channels: int, window_epochs: 
     return (counter.get_total_flops() / 2 + sum(counted)) / window_epochs
 
 
-def _own_energy(device: torch.device) -> float | None:
-    """Joules that the device has used since some moment, or None where it does not tell."""
+def _own_energy(device: torch.device) -> float | str:
+    """Joules that the device has used since some moment, or why it does not tell."""
     if device.type == "cuda":
         try:
             import pynvml
         except ImportError:
-            return None
+            return "pynvml is not installed"
         try:
             pynvml.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(device).uuid)
             handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
             return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
         except pynvml.NVMLError:
-            return None
+            return "the card has no counter of energy"
     try:
         packages = [folder for folder in _RAPL.glob("intel-rapl:*") if re.fullmatch(r"intel-rapl:\d+", folder.name)]
-        return sum(int((folder / "energy_uj").read_text()) for folder in packages) / 1e6 if packages else None
+        if not packages:
+            return "the processor shows no counter of energy"
+        return sum(int((folder / "energy_uj").read_text()) for folder in packages) / 1e6
     except (OSError, ValueError):
-        return None  # most systems let only root read it
+        return "the processor's counter of energy may not be read"  # most systems let only root read it
+
+
+def hardware_name(device: str) -> str | None:
+    """Name of the card or processor, None where the system does not tell."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_properties(device).name
+    return cpu_model()
 
 
 def _forget_peak(device: torch.device) -> None:
@@ -108,6 +118,8 @@ class Meter:
     """GPUs that the cell holds, or a fraction; on the CPU its threads."""
     energy: float | None = None
     """Joules of the whole device while the cell ran on it, also for what others computed there."""
+    energy_missing: str | None = "the cell did not end"
+    """Why it is not known."""
     peak_bytes: int | None = None
     predicted: list[tuple[int, float]] = field(default_factory=list)
 
@@ -120,8 +132,13 @@ class Meter:
         yield
         after = _own_energy(device)
         self.peak_bytes = _peak(device)
-        # A counter that starts again in between gives nothing usable.
-        self.energy = after - before if before is not None and after is not None and after >= before else None
+        self.energy, self.energy_missing = None, None
+        if isinstance(before, str) or isinstance(after, str):
+            self.energy_missing = before if isinstance(before, str) else str(after)
+        elif after < before:
+            self.energy_missing = "the counter of energy started again"
+        else:
+            self.energy = after - before
 
     @contextlib.contextmanager
     def prediction(self, epochs: int) -> Iterator[None]:
@@ -134,7 +151,7 @@ class Meter:
         """What the cell's result says of its cost.
 
         Energy and peak memory are of the attempt that completed the cell; of one that was continued, energy is not
-        known.
+        known, and ``energy_missing`` says why.
         """
         seconds = sum(taken for _, taken in self.predicted)
         epochs = sum(count for count, _ in self.predicted)
@@ -143,4 +160,6 @@ class Meter:
             "peak_memory_bytes": self.peak_bytes,
             "inference_epochs_per_second": epochs / seconds if seconds else None,
             "energy_joules": None if resumed else self.energy,
+            "energy_missing": "the cell was continued after a stop" if resumed else self.energy_missing,
+            "hardware": hardware_name(self.device),
         }
