@@ -66,7 +66,7 @@ def cost_table(board: Board) -> TextTable | None:
 
     macs = scales["macs_per_epoch"][1]
     return TextTable(
-        title="Cost",
+        title="Cost: all cells of an arm together, but a row for each kind of hardware they ran on",
         columns=(
             "arm",
             "parameters",
