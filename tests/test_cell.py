@@ -133,9 +133,10 @@ def test_checksums_and_sizes_are_those_of_the_files(done: tuple[CellJob, dict[st
 
 
 def test_how_it_was_computed_is_recorded(done: tuple[CellJob, dict[str, Any]]) -> None:
-    _, outcome = done
+    job, outcome = done
     recorded = outcome["environment"]
-    assert recorded["precision"] == resolve_precision("auto", "cpu")
+    network = build_network(from_plan(job.plan["model"])[1])
+    assert recorded["precision"] == resolve_precision("auto", "cpu", network)
     assert recorded["compile"] == {"used": False, "reason": "not on a CPU"}
     assert (recorded["feed"], recorded["processes"], recorded["tf32"]) == ("stream", 1, False)
     assert recorded["native"].startswith(("on", "off"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_auto_is_bf16_where_the_cpu_computes_it(flags: list[str], means: str, mo
     assert [resolve_precision(asked, "cpu") for asked in ("float32", "bf16")] == ["float32", "bf16"]
     with pytest.raises(UserError, match="precision = 'half': must be one of auto, float32, bf16"):
         resolve_precision("half", "cpu")
+
+
+def test_auto_leaves_compiled_blocks_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They gain more than bf16 does, and compute in float32 alone; without them bf16 it is."""
+    monkeypatch.setattr(precision, "cpu_flags", lambda: ["avx512_bf16", "amx_bf16"])
+    network, other = build_network(small_network(), seed=0), torch.nn.Linear(2, 2)
+    for library, means in ((object(), "float32"), (None, "bf16")):
+        monkeypatch.setattr(precision, "native", lambda library=library: SimpleNamespace(library=library))
+        assert resolve_precision("auto", "cpu", network) == means
+        assert resolve_precision("auto", "cpu", other) == "bf16"
+        assert resolve_precision("bf16", "cpu", network) == "bf16"
 
 
 @pytest.mark.gpu

@@ -12,7 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Literal
 
 import torch
+from torch import nn
 
+from tusp.models.native import native
+from tusp.models.tinyustaging import TinyUStaging
 from tusp.platform.environment import BF16_CAPABILITY, computes_bf16, cpu_flags
 from tusp.platform.errors import UserError
 
@@ -30,11 +33,13 @@ _ONE_CONTRIBUTION: Final = (
 same place twice: windows of pooling do not overlap, and every epoch has one true stage."""
 
 
-def resolve_precision(wanted: str, device: torch.device | str) -> Precision:
-    """What ``precision = wanted`` of a recipe means on a device.
+def resolve_precision(wanted: str, device: torch.device | str, network: nn.Module | None = None) -> Precision:
+    """What ``precision = wanted`` of a recipe means for a network on a device.
 
     ``auto`` is bf16 where the hardware computes with it: on CUDA from compute capability 8.0 on, on a CPU with
-    AVX-512 bf16 or AMX instructions. Elsewhere bf16 is emulated and slower than float32.
+    AVX-512 bf16 or AMX instructions. Elsewhere bf16 is emulated and slower than float32. A network with compiled
+    blocks stays in float32 on a CPU, which is what those compute in: they gain more than bf16 does
+    (docs/benchmarks.md).
 
     Raises:
         UserError: there is no such precision.
@@ -48,7 +53,9 @@ def resolve_precision(wanted: str, device: torch.device | str) -> Precision:
     device = torch.device(device)
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= BF16_CAPABILITY else "float32"
-    return "bf16" if device.type == "cpu" and computes_bf16(cpu_flags()) else "float32"
+    if device.type != "cpu" or not computes_bf16(cpu_flags()):
+        return "float32"
+    return "float32" if isinstance(network, TinyUStaging) and native().library is not None else "bf16"
 
 
 def autocast(precision: str, device: torch.device | str) -> AbstractContextManager[Any]:

@@ -33,7 +33,7 @@ def time_cell(task: CellTask) -> float:
     }
     torch.set_num_threads(1)
     network = family.build(settings, seed=0)
-    precision = resolve_precision(recipe.precision, "cpu")
+    precision = resolve_precision(recipe.precision, "cpu", network)
     window = torch.randn(1, len(channels), recipe.window_epochs * SAMPLES_PER_EPOCH)
 
     def seconds(train: bool) -> float:

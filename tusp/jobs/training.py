@@ -115,7 +115,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.report, self.tick = report, tick
         numerics = settle_numerics(self.device)
-        self.precision = resolve_precision(recipe.precision, self.device)
+        self.precision = resolve_precision(recipe.precision, self.device, network)
         self.sampler = BalancedSampler(train, window_epochs=recipe.window_epochs, channels=self.channels)
         epochs = min(max(self.sampler.n_scored, recipe.epochs_per_pass_at_least), recipe.epochs_per_pass)
         self.steps_per_pass = max(1, round(epochs / (recipe.window_epochs * recipe.batch_size)))

@@ -109,7 +109,8 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 def _cpu() -> Finding:
     cores, flags = environment.usable_cores(), environment.cpu_flags()
     says = f"{cores} usable cores, {environment.cpu_model() or 'unknown model'} ({', '.join(flags) or 'no AVX2'})"
-    auto = "bf16" if environment.computes_bf16(flags) else "float32 (no bf16 here)"
+    has_bf16 = environment.computes_bf16(flags)
+    auto = "bf16 (float32 in compiled blocks)" if has_bf16 else "float32 (no bf16 here)"
     if cores < 2:
         return Finding(
             name="cpu",
