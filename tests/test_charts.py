@@ -93,6 +93,29 @@ def test_a_perfect_row_and_a_long_name_stay_within(board: Board) -> None:
     assert hint.text == perfect.name
 
 
+def test_an_interval_beyond_the_axis_is_cut_at_its_end(board: Board) -> None:
+    # The baseline scores within the panel of the arms, but its interval reaches far below it.
+    best = board.rows[0]
+    arm = {name: Estimate(value=0.40, low=0.35, high=0.45) for name in best.scores.overall}
+    wide = {name: Estimate(value=0.35, low=0.05, high=0.38) for name in best.scores.overall}
+    rows = (
+        replace(best, scores=replace(best.scores, overall=arm)),
+        replace(best, name="majority stage", kind="baseline", scores=replace(best.scores, overall=wide)),
+    )
+    drawn = leaderboard_chart(replace(board, rows=rows), alt="it")
+    assert_legible(drawn)
+
+    def ends(cls: str) -> list[tuple[float, ...]]:
+        paths = [item.attrib["d"] for item in elements(drawn, "path") if cls in item.attrib["class"].split()]
+        return sorted(tuple(float(part) for part in re.findall(r"-?[\d.]+", path)) for path in paths)
+
+    axes, bars = ends("axis"), ends("k-baseline")
+    flat = [bar for bar in bars if len(bar) == 4 and bar[1] == bar[3] and bar[0] != bar[2]]
+    assert len(axes) == len(flat) == 3
+    assert [bar[0] for bar in flat] == [axis[0] for axis in axes], "each begins where its own axis does"
+    assert len(bars) == 6, "one cap each: none at the end that was cut"
+
+
 def test_what_is_not_scored_is_said_and_not_drawn(board: Board) -> None:
     nothing = Estimate(value=math.nan)
     row = board.rows[0]

@@ -338,6 +338,52 @@ def test_a_rule_that_was_not_counted_is_counted_from_kept_predictions(
     assert any("counted from kept predictions" in line for line in note_lines(report, board_of(report)))
 
 
+def test_entries_are_counted_from_kept_hypnograms_too(store: Store, tmp_path: Path) -> None:
+    wake = np.zeros(40, dtype=np.int8)
+    true = np.concatenate([wake, np.full(20, 2, np.int8), wake])
+    wrong_far_away = true.copy()
+    wrong_far_away[0] = 1
+    nights = [EntryNight(recording=f"R{n}", subject=f"P{n}", true=true, predicted=wrong_far_away) for n in range(3)]
+    nights.append(EntryNight(recording="R3", subject="P3", true=true, predicted=None))
+    said = {"pairwise_kappa": {rule: {"s2": 0.5} for rule in RULES}}
+    for kind, name in (("imported", "theirs"), ("human", "s1"), ("human", "s2")):
+        new = NewEntry(
+            corpus="sedf-sc", truth_hash="t" * 64, truth_kind="scorers", kind=kind, name=name, simulated=False,
+            provenance=said, protocols={}, nights=nights,
+        )  # fmt: skip
+        add_entries(store, tmp_path, [new])
+    board = board_of(build_report(store, rule="trim10", bootstrap=200, home=tmp_path))
+    row = {row.name: row for row in board.rows}["theirs"]
+    assert row.epochs == 3 * (20 + 20 + 20), "ten minutes are twenty epochs on either side"
+    assert row.scores.overall["accuracy"].value == 1, "what is wrong lies outside"
+    assert row.coverage == pytest.approx(3 / 4)
+    assert row.unranked == "partial: 3 of 4 recordings, 75.0 % of the epochs"
+    assert board.published == ()
+    assert board.ceiling is not None and np.isnan(board.ceiling.pairwise_kappa)
+    board = board_of(build_report(store, rule="trim60", bootstrap=200, home=tmp_path))
+    assert {row.name: row.epochs for row in board.rows}["theirs"] == 3 * 100
+    with pytest.raises(UserError, match=r"^rule lights: hypnograms from elsewhere .* rules are full, trim30"):
+        build_report(store, rule="lights", bootstrap=200, home=tmp_path)
+    kept = next((tmp_path / "entries").rglob("*.json"))
+    kept.write_text(kept.read_text().replace("[0,0", "[1,0", 1))
+    with pytest.raises(DataError, match="has changed"):
+        build_report(store, rule="trim10", bootstrap=200, home=tmp_path)
+
+
+def test_an_imported_submission_is_ranked_under_any_rule(store: Store, tmp_path: Path) -> None:
+    keep(store, tmp_path)
+    wake = np.zeros(240, dtype=np.int8)
+    true = np.concatenate([wake, np.full(20, 2, np.int8), wake])
+    nights = [EntryNight(recording=name, subject="P" + name, true=true, predicted=true) for name in ("R0", "R1")]
+    new = NewEntry(
+        corpus="sedf-sc", truth_hash="t" * 64, truth_kind="hypnograms", kind="imported", name="theirs",
+        simulated=False, provenance={}, protocols={}, nights=nights,
+    )  # fmt: skip
+    add_entries(store, tmp_path, [new])
+    board = board_of(build_report(store, rule="trim5", bootstrap=200, home=tmp_path))
+    assert [(row.name, row.rank.value, row.epochs) for row in board.rows[:2]] == [("theirs", 1, 80), ("full", 2, 80)]
+
+
 def test_counting_again_gives_what_was_stored(store: Store, tmp_path: Path) -> None:
     keep(store, tmp_path)
     stored = board_of(build_report(store, bootstrap=200)).rows[0]
@@ -408,6 +454,32 @@ def test_sleep_statistics_on_request(store: Store, tmp_path: Path) -> None:
     assert sleep_tables(board)[0].rows[0][0].main == "total sleep time (min)"
     with pytest.raises(UserError, match="no home"):
         build_report(store, bootstrap=200, sleep=True)
+
+
+def test_entries_have_sleep_statistics_too(store: Store, tmp_path: Path) -> None:
+    true = np.concatenate([np.zeros(20, np.int8), np.full(40, 2, np.int8)])
+    late = np.concatenate([np.zeros(30, np.int8), np.full(30, 2, np.int8)])
+    silent = late.copy()
+    silent[20:30] = -1  # what it says nothing of is left out on both sides, and is no wake
+    said = {"pairwise_kappa": {rule: {} for rule in RULES}}
+    for kind, name, predicted in (("imported", "theirs", late), ("imported", "silent", silent), ("human", "s1", true)):
+        nights = [
+            EntryNight(recording="R0", subject="P0", true=true, predicted=predicted),
+            EntryNight(recording="R1", subject="P1", true=true, predicted=predicted),
+            EntryNight(recording="R2", subject="P2", true=true, predicted=None),
+        ]
+        new = NewEntry(
+            corpus="sedf-sc", truth_hash="t" * 64, truth_kind="scorers", kind=kind, name=name, simulated=False,
+            provenance=said, protocols={}, nights=nights,
+        )  # fmt: skip
+        add_entries(store, tmp_path, [new])
+    board = board_of(build_report(store, bootstrap=200, home=tmp_path, sleep=True))
+    found = {row.name: {item.statistic: item for item in row.sleep} for row in board.rows}
+    latency = {name: items["sleep_latency"].bias.value for name, items in found.items()}
+    assert latency == {"theirs": 5, "silent": 0, "s1": 0}
+    time_asleep = {name: items["total_sleep_time"].bias.value for name, items in found.items()}
+    assert time_asleep == {"theirs": -5, "silent": 0, "s1": 0}
+    assert {item.recordings for items in found.values() for item in items.values()} == {0, 2}, "R2 was never given"
 
 
 def test_epochs_that_the_expert_left_out_are_left_out_on_both_sides(store: Store, tmp_path: Path) -> None:

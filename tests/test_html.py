@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from tusp.dashboards.charts import MOST_LINES, training_chart
 from tusp.dashboards.extras import Extras, TrainingCurve, TrainingGroup, read_extras
 from tusp.dashboards.html import html_document
 from tusp.dashboards.report import Report, build_report
+from tusp.platform.store.entries import EntryNight, NewEntry, add_entries
 from tusp.platform.store.models import Curve
 from tusp.platform.store.session import Store
 
@@ -274,3 +276,18 @@ def test_matrices_of_counts_stay_readable(tmp_path: Path) -> None:
         add_cell(session, "first", nights, folds=1)
     text = html_document(build_report(store, bootstrap=200))
     assert "true ↓  predicted →" in text
+
+
+def test_labels_that_lie_apart_are_cited_too(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    stages = np.tile(np.arange(5, dtype=np.int8), 20)
+    nights = [EntryNight(recording=f"R{n}", subject=f"P{n}", true=stages, predicted=stages) for n in range(3)]
+    new = NewEntry(
+        corpus="dod-h", truth_hash="t" * 64, truth_kind="hypnograms", kind="imported", name="theirs", simulated=False,
+        provenance={"sha256": "a" * 64}, protocols={}, nights=nights,
+    )  # fmt: skip
+    add_entries(store, tmp_path, [new])
+    report = build_report(store, bootstrap=100)
+    (facts,) = read_extras(store, report).corpora
+    assert (facts.name, facts.simulated) == ("dod-h", False)
+    assert facts.citation in unescape(html_document(report, read_extras(store, report)))

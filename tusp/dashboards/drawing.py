@@ -151,13 +151,17 @@ def x_axis(
 
 
 def whisker(canvas: Canvas, scale: Scale, estimate: Estimate, y: float, cls: str, *, cap: float = 0.0) -> None:
-    """An interval at the height ``y``; nothing where there is none."""
-    if math.isnan(estimate.low):
+    """An interval at the height ``y``; nothing where there is none.
+
+    What lies beyond the axis is cut at its end, without a cap there: it would run into the figure beside it.
+    """
+    if math.isnan(estimate.low) or estimate.high < scale.low or estimate.low > scale.high:
         return
-    low, high = scale(estimate.low), scale(estimate.high)
+    low, high = scale(max(estimate.low, scale.low)), scale(min(estimate.high, scale.high))
     canvas.line(low, y, high, y, cls)
-    if cap:
+    if cap and estimate.low >= scale.low:
         canvas.line(low, y - cap, low, y + cap, cls)
+    if cap and estimate.high <= scale.high:
         canvas.line(high, y - cap, high, y + cap, cls)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,16 +15,19 @@ from tusp.dashboards.judged import Judged, Part, judge
 from tusp.platform.errors import UserError
 from tusp.platform.scoring.counts import Counts
 from tusp.platform.scoring.metrics import accuracy, kappa, macro_f1
-from tusp.platform.scoring.rules import RULES
+from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS, check_rule
 from tusp.platform.scoring.statistics import PooledScores, nan_mean, pooled_scores
 from tusp.platform.stages import N_STAGES
-from tusp.platform.store.entries import EntryCounts, EntryRecord, entry_counts, list_entries
+from tusp.platform.store.entries import EntryCounts, EntryRecord, counts_from_kept, entry_counts, list_entries
 from tusp.platform.store.packed import Counted, Nights
 from tusp.platform.store.session import Store
 
 IMPORTED: Final = "imported"
 HUMAN: Final = "human"
 HUMAN_MEAN: Final = "human mean"
+COUNTED: Final = (
+    "hypnograms from elsewhere are counted under full and trim<minutes> only, since nobody said when the lights were on"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +81,7 @@ class HumanCeiling:
     """The scorer with the highest macro-F1."""
     pairwise_kappa: float
     """Mean over all pairs of scorers of Cohen's kappa between them, pooled over epochs that both scored; NaN where no
-    pair has one."""
+    pair has one, and under other rules than those that were counted when the scorers were judged."""
 
 
 def entry_rows(
@@ -91,6 +95,7 @@ def entry_rows(
     recordings: Mapping[str, int] | None = None,
     truth_hash: str | None = None,
     names: Collection[str] | None = None,
+    home: Path | None = None,
 ) -> tuple[EntryRow, ...]:
     """Imported entries by pooled macro-F1, then the mean human and the human scorers.
 
@@ -106,20 +111,30 @@ def entry_rows(
         recordings: scored epochs of each recording on the board, under the rule.
         truth_hash: only what was judged on this truth.
         names: only imported entries of these names.
+        home: TUSP_HOME; needed for other rules than ``RULES``, which are counted from the kept hypnograms.
 
     Raises:
-        UserError: no such rule.
+        UserError: no such rule, or one that cannot be counted: ``lights``, or another than ``RULES`` without a home.
+        DataError: kept hypnograms that are needed are gone or were changed.
     """
-    if rule not in RULES:
-        raise UserError(f"no scoring rule {rule!r}; rules are {', '.join(RULES)}")
+    try:
+        check_rule(rule)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if rule == LIGHTS or (rule not in RULES and home is None):
+        raise UserError(f"rule {rule} of imported submissions: {COUNTED}; rules are {RULES_IN_WORDS}")
     records = [
         record
         for record in list_entries(store, corpus=corpus, simulated=simulated)
         if truth_hash in (None, record.truth_hash) and (names is None or record.kind == HUMAN or record.name in names)
     ]
     counts: dict[str, list[EntryCounts]] = {record.id: [] for record in records}
-    for row in entry_counts(store, list(counts), rule=rule):
-        counts[row.entry_id].append(row)
+    if rule in RULES or home is None:
+        for row in entry_counts(store, list(counts), rule=rule):
+            counts[row.entry_id].append(row)
+    else:
+        for record in records:
+            counts[record.id] = counts_from_kept(home, record, rule=rule)
 
     def preference(record: EntryRecord) -> tuple[bool, datetime, str]:
         judged_on = {row.recording: row.n_scored for row in counts[record.id] if row.n_scored}
@@ -149,7 +164,7 @@ def human_ceiling(rows: Sequence[EntryRow], *, rule: str = "trim30") -> HumanCei
     pairs = [
         float(value)
         for row in scorers
-        for other, value in dict(row.provenance["pairwise_kappa"][rule]).items()
+        for other, value in row.provenance["pairwise_kappa"].get(rule, {}).items()
         if row.name < other and value is not None
     ]
     return HumanCeiling(

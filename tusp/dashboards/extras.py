@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select
 
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.report import Report
+from tusp.datasets.adapters import BUILT_IN, adapters
 from tusp.datasets.splits import corpus_of
 from tusp.platform.store.models import Corpus
 from tusp.platform.store.queries import BriefCell, brief_cells, curve_scores
@@ -92,10 +93,17 @@ def corpora_of(report: Report) -> list[str]:
 
 
 def corpus_facts(store: Store, names: Sequence[str]) -> tuple[CorpusFacts, ...]:
-    """Facts about corpora as their registration says; those that are not registered are left out."""
+    """Facts about corpora as their registration says, by name.
+
+    Where labels lie apart (``tusp score --truth``) the corpus need not be registered: of one that tusp knows the facts
+    are those of its adapter. Others are left out.
+    """
     with store.reading() as session:
-        rows = session.scalars(select(Corpus).where(Corpus.name.in_(names)).order_by(Corpus.name))
-        return tuple(_facts(row.name, row.card, simulated=row.simulated) for row in rows)
+        rows = session.scalars(select(Corpus).where(Corpus.name.in_(names)))
+        found = {row.name: _facts(row.name, row.card, simulated=row.simulated) for row in rows}
+    for name in set(names) & BUILT_IN.keys() - found.keys():
+        found[name] = _facts(name, asdict(adapters()[name]().card), simulated=False)
+    return tuple(found[name] for name in sorted(found))
 
 
 def _facts(name: str, card: Mapping[str, Any], *, simulated: bool) -> CorpusFacts:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from tusp.dashboards.entries import HUMAN, HUMAN_MEAN, IMPORTED, EntryRow, HumanCeiling, entry_rows, human_ceiling
+from tusp.dashboards.entries import (
+    COUNTED,
+    HUMAN,
+    HUMAN_MEAN,
+    IMPORTED,
+    EntryRow,
+    HumanCeiling,
+    entry_rows,
+    human_ceiling,
+)
 from tusp.dashboards.judged import Judged
 from tusp.dashboards.rows import Row, entry_row
-from tusp.platform.scoring.rules import RULES
+from tusp.platform.scoring.rules import LIGHTS, RULES
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.packed import Counted
 from tusp.platform.store.session import Store
@@ -71,6 +81,7 @@ def guests(
     taken: Collection[str],
     resamples: int,
     seed: int,
+    home: Path | None = None,
 ) -> Guests:
     """Entries of a corpus as rows of one board.
 
@@ -81,17 +92,20 @@ def guests(
         store: the open store.
         corpus: corpus judged on.
         simulated: kind of nights.
-        rule: scoring rule; entries are counted under ``RULES`` only.
+        rule: scoring rule; other rules than ``RULES`` are counted from the kept hypnograms, ``lights`` not at all.
         truth: what the arms were judged on; None on a board without arms, where the imported entries of the truth that
             most of them share are ranked among each other.
         taken: names of other rows; an entry of such a name is told apart by its kind.
         resamples: of the bootstrap over people.
         seed: of the bootstrap.
+        home: TUSP_HOME, where the hypnograms are kept.
+
+    Raises:
+        DataError: kept hypnograms that are needed are gone or were changed.
     """
-    if rule not in RULES:
+    if not can_be_counted(rule, home):
         there = any(entry.simulated == simulated for entry in list_entries(store, corpus=corpus))
-        said = f"imported submissions and human scorers are counted under {' and '.join(RULES)} only"
-        return Guests(judged={}, notes=(said,) if there else ())
+        return Guests(judged={}, notes=(COUNTED,) if there else ())
     entries = entry_rows(
         store,
         corpus=corpus,
@@ -100,6 +114,7 @@ def guests(
         resamples=resamples,
         seed=seed,
         recordings=truth.epochs if truth else None,
+        home=home,
     )
     if truth is None:
         truth = _most_shared(entries)
@@ -112,6 +127,11 @@ def guests(
         if reason is None:
             judged[name] = entry.judged
     return Guests(rows=tuple(rows), judged=judged, ceiling=human_ceiling(entries, rule=rule))
+
+
+def can_be_counted(rule: str, home: Path | None) -> bool:
+    """Whether imported submissions and human scorers have counts under a rule, or can be counted from what is kept."""
+    return rule in RULES or (rule != LIGHTS and home is not None)
 
 
 def why_unranked(entry: EntryRow, truth: Truth | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
 from tusp.dashboards.costs import contrast_cost
 from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
-from tusp.dashboards.guests import guests, truth_of
+from tusp.dashboards.guests import can_be_counted, guests, truth_of
 from tusp.dashboards.judged import Judged, Part, folds_repeat, judge
 from tusp.dashboards.published import PublishedRow, published_rows
 from tusp.dashboards.rows import (
@@ -104,14 +105,18 @@ class Board:
         )
 
 
-def build_boards(store: Store, selection: Selection, *, resamples: int, seed: int) -> tuple[Board, ...]:
+def build_boards(
+    store: Store, selection: Selection, *, resamples: int, seed: int, home: Path | None = None
+) -> tuple[Board, ...]:
     """Every board of a selection, real ones first, then by what they are about; the store is asked for the imported
-    submissions and human scorers of the same nights."""
+    submissions and human scorers of the same nights, ``home`` (TUSP_HOME) under other rules than ``RULES``."""
     places: dict[BoardKey, list[ReportCell]] = {}
     for cell in selection.cells:
         for corpus in cell.judged_on:
             places.setdefault(cell.key(corpus), []).append(cell)
-    return tuple(_board(store, key, places[key], selection, resamples=resamples, seed=seed) for key in sorted(places))
+    return tuple(
+        _board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home) for key in sorted(places)
+    )
 
 
 def outside_boards(
@@ -122,25 +127,28 @@ def outside_boards(
     resamples: int,
     seed: int,
     without: Collection[tuple[bool, str]],
+    home: Path | None = None,
 ) -> tuple[Board, ...]:
     """Boards of imported submissions and human scorers on corpora that no cell of the report was judged on.
 
     Args:
         store: the open store.
         corpora: corpora to show.
-        rule: scoring rule; one that entries were not counted under gives no board.
+        rule: scoring rule; one that entries cannot be counted under gives no board.
         resamples: of the bootstrap over people.
         seed: of the bootstrap and of drawn sign flips.
         without: (simulated, corpus) that have boards with cells.
+        home: TUSP_HOME, where the hypnograms are kept.
     """
     found = sorted({(entry.simulated, entry.corpus) for entry in list_entries(store)})
     boards = []
     for simulated, corpus in found:
-        if corpus not in corpora or (simulated, corpus) in without or rule not in RULES:
+        if corpus not in corpora or (simulated, corpus) in without or not can_be_counted(rule, home):
             continue
         guest = guests(
-            store, corpus=corpus, simulated=simulated, rule=rule, truth=None, taken=(), resamples=resamples, seed=seed
-        )
+            store, corpus=corpus, simulated=simulated, rule=rule, truth=None, taken=(), resamples=resamples, seed=seed,
+            home=home,
+        )  # fmt: skip
         compared = compare(guest.judged, seeded=(), resamples=resamples, seed=seed)
         boards.append(
             Board(
@@ -164,7 +172,7 @@ def outside_boards(
                 pairs=compared.pairs,
                 groups=compared.groups,
                 compared_people=compared.people,
-                published=published_rows(corpus, simulated, rule),
+                published=published_rows(corpus, simulated, rule) if rule in RULES else (),
                 ceiling=guest.ceiling,
             )
         )
@@ -172,7 +180,14 @@ def outside_boards(
 
 
 def _board(
-    store: Store, key: BoardKey, cells: Sequence[ReportCell], selection: Selection, *, resamples: int, seed: int
+    store: Store,
+    key: BoardKey,
+    cells: Sequence[ReportCell],
+    selection: Selection,
+    *,
+    resamples: int,
+    seed: int,
+    home: Path | None,
 ) -> Board:
     labels = _labels(cells)
     counted = {
@@ -210,6 +225,7 @@ def _board(
         taken=[*by_arm, BASELINE],
         resamples=resamples,
         seed=seed,
+        home=home,
     )
     compared = compare({**judged, **guest.judged}, seeded=judged, resamples=resamples, seed=seed)
     rows = [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tusp.dashboards.across import Across, build_across
+from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
 from tusp.dashboards.leaderboard import Board, build_boards, outside_boards
 from tusp.dashboards.sleep import with_sleep
@@ -16,7 +17,7 @@ from tusp.dashboards.suites import SuiteTable
 from tusp.datasets.corpus_notes import audit_notes
 from tusp.datasets.splits import corpus_of
 from tusp.platform.errors import UserError
-from tusp.platform.scoring.rules import RULES
+from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.session import Store
 
@@ -131,7 +132,7 @@ def build_report(
     selection = select_results(
         store, submission=submission, everything=everything, rule=rule, corpus=corpus, outside=outside, home=home
     )
-    boards = build_boards(store, selection, resamples=bootstrap, seed=seed)
+    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home)
     alone = outside if everything or not selection.submissions else set()
     boards += outside_boards(
         store,
@@ -140,7 +141,10 @@ def build_report(
         resamples=bootstrap,
         seed=seed,
         without={(board.key.simulated, board.key.judged_on) for board in boards},
+        home=home,
     )
+    if rule == LIGHTS and not boards and outside:
+        raise UserError(f"rule lights: {COUNTED}; rules are {RULES_IN_WORDS}")
     if sleep:
         boards = with_sleep(store, home, boards, selection, resamples=bootstrap, seed=seed)
     return Report(

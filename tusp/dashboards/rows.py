@@ -105,6 +105,9 @@ class Row:
     protocols: Mapping[str, Any] | None = None
     """Figures of an imported or human row under other protocols, never mixed with the pooled ones."""
 
+    entries: tuple[str, ...] = ()
+    """Ids of the entries behind an imported or human row."""
+
     sleep: tuple[Agreement, ...] = ()
     """Sleep statistics against the expert's, where they were asked for."""
 
@@ -281,4 +284,5 @@ def entry_row(entry: EntryRow, *, name: str, unranked: str | None) -> Row:
         coverage_in_words=entry.coverage,
         provenance=entry.provenance,
         protocols=entry.protocols,
+        entries=entry.entry_ids,
     )

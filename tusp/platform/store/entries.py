@@ -127,25 +127,27 @@ def truth_hash(stages: Mapping[str, npt.ArrayLike]) -> str:
 
 
 def counts_by_rule(night: EntryNight) -> dict[str, tuple[Counts, int]]:
-    """Counts [5, 5] under every rule, and how many epochs the truth scores under it.
+    """:func:`counts_under` every rule that is counted when an entry is stored."""
+    return {rule: counts_under(night, rule) for rule in RULES}
+
+
+def counts_under(night: EntryNight, rule: str) -> tuple[Counts, int]:
+    """Counts [5, 5] under a rule, and how many epochs the truth scores under it.
 
     Which epochs a rule judges is decided by the truth alone. An epoch without a prediction is not counted: it is
     neither right nor wrong, but missing from the coverage.
 
     Raises:
-        ValueError: the hypnograms differ in length or hold a code outside the set.
+        ValueError: the hypnograms differ in length or hold a code outside the set; no such rule, or ``lights``, which
+            are not kept with entries.
     """
-    found: dict[str, tuple[Counts, int]] = {}
-    for rule in RULES:
-        true = np.where(rule_mask(night.true, rule), night.true, UNSCORED)
-        n_scored = int((true != UNSCORED).sum())
-        if night.predicted is None:
-            found[rule] = np.zeros((N_STAGES, N_STAGES), dtype=np.int64), n_scored
-            continue
-        if len(night.predicted) == len(true):
-            true = np.where(night.predicted == UNSCORED, UNSCORED, true)
-        found[rule] = confusion(true, night.predicted), n_scored
-    return found
+    true = np.where(rule_mask(night.true, rule), night.true, UNSCORED)
+    n_scored = int((true != UNSCORED).sum())
+    if night.predicted is None:
+        return np.zeros((N_STAGES, N_STAGES), dtype=np.int64), n_scored
+    if len(night.predicted) == len(true):
+        true = np.where(night.predicted == UNSCORED, UNSCORED, true)
+    return confusion(true, night.predicted), n_scored
 
 
 def add_entries(store: Store, home: Path, entries: Sequence[NewEntry], *, replace: bool = False) -> list[str]:
@@ -261,6 +263,29 @@ def read_kept(home: Path, record: EntryRecord) -> list[EntryNight]:
         )
         for recording, night in sorted(content["recordings"].items())
     ]
+
+
+def counts_from_kept(home: Path, record: EntryRecord, *, rule: str) -> list[EntryCounts]:
+    """Counts of an entry under any rule but ``lights``, made from its kept hypnograms, by recording.
+
+    Raises:
+        DataError: the file is gone, was changed, or does not hold hypnograms.
+    """
+    found = []
+    for night in read_kept(home, record):
+        try:
+            counts, n_scored = counts_under(night, rule)
+        except ValueError as error:
+            raise DataError(f"{record.path}: {night.recording} cannot be counted ({error})") from error
+        row = EntryCounts(
+            entry_id=record.id,
+            recording=night.recording,
+            subject=night.subject,
+            n_scored=n_scored,
+            counts=tuple(int(n) for n in counts.ravel()),
+        )
+        found.append(row)
+    return found
 
 
 def verify_entries(store: Store, home: Path) -> list[str]:
