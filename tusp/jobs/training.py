@@ -147,11 +147,11 @@ class Trainer:
             self._conditions["native"] = native.status()
 
     def _resume(self) -> int | None:
-        from tusp.jobs.checkpoints import restore_optimizer  # needs safetensors
-
         kept = self.peers.broadcast(self.load() if self.load and self.peers.rank == 0 else None, self.device)
         if kept is None:
             return None
+        from tusp.jobs.checkpoints import restore_optimizer  # needs safetensors
+
         tensors, state = kept
         self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
