@@ -6,6 +6,7 @@ with the reason beside it, and one that only some report says how many.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,28 +119,28 @@ _UNSAID: Final = {
 
 def place_of(result: Mapping[str, Any]) -> Place:
     """What a cell with this result ran on."""
-    device = str(result.get("device") or "")
-    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.partition(":")[0], device.partition(":")[0].upper())
-    workers = int(result.get("workers") or 1)
-    units = 0.0
-    if kind == "CPU":
-        units = float(result.get("threads") or 0) * workers
-    elif _number(result, "device_seconds") and _number(result, "training_seconds"):
-        units = round(float(result["device_seconds"]) / float(result["training_seconds"]), 3)
+    said = tuple(result.get(name) for name in ("device", "hardware", "precision", "threads", "workers"))
+    if said[0] == "cpu":
+        return _place(*said, None)
+    held, trained = _number(result, "device_seconds"), _number(result, "training_seconds")
+    return _place(*said, round(held / trained, 3) if held and trained else None)
+
+
+@functools.lru_cache(maxsize=1024)  # many cells, few places
+def _place(device: Any, hardware: Any, precision: Any, threads: Any, workers: Any, held: float | None) -> Place:
+    name = str(device or "").partition(":")[0]
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(name, name.upper())
+    units = float(threads or 0) * int(workers or 1) if kind == "CPU" else held or 0.0
     return Place(
-        kind=kind,
-        hardware=str(result.get("hardware") or ""),
-        units=units,
-        workers=workers,
-        precision=str(result.get("precision") or ""),
+        kind=kind, hardware=str(hardware or ""), units=units, workers=int(workers or 1), precision=str(precision or "")
     )
 
 
 def _number(result: Mapping[str, Any], name: str) -> float | None:
     value = result.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+    if type(value) is float or type(value) is int:  # no bool, and fast
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def costs_of(results: Results) -> tuple[Cost, ...]:
@@ -155,11 +156,11 @@ def costs_of(results: Results) -> tuple[Cost, ...]:
 
 
 def _measured(results: Results, name: str) -> Measured:
-    values = [value for result in results if (value := _number(result, name)) is not None]
+    each = [_number(result, name) for result in results]
+    values = [value for value in each if value is not None]
     if len(values) == len(results):
         return Measured(value=_OVER_CELLS[name](values), cells=len(values))
-    silent = [result for result in results if _number(result, name) is None]
-    reasons = sorted({_reason(result, name) for result in silent})
+    reasons = sorted({_reason(result, name) for result, value in zip(results, each, strict=True) if value is None})
     return Measured(
         value=_OVER_CELLS[name](values) if values else float("nan"), cells=len(values), reason="; ".join(reasons)
     )
