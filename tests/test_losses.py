@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,15 @@ from torch.nn import functional
 from tusp.models.losses import LOSSES, build_loss
 from tusp.platform.errors import UserError
 
+MADE_BY = {
+    "focal": lambda logits, stages, weights: picked_focal(logits, stages, weights, 2.0),
+    "cross-entropy": lambda logits, stages, weights: picked_focal(logits, stages, weights, 0.0),
+    "dice": lambda logits, stages, weights: picked_dice(logits, stages, weights),
+    "focal+dice": lambda logits, stages, weights: (
+        picked_focal(logits, stages, weights, 2.0) + picked_dice(logits, stages, weights)
+    ),
+}
+"""The losses with the scored epochs picked out, as the formulas say it; on a GPU picking waits for the host."""
 EVEN = (1.0, 1.0, 1.0, 1.0, 1.0)
 PUBLISHED = (0.2, 0.3, 0.2, 0.2, 0.2)
 
@@ -126,3 +136,95 @@ def test_certain_and_wrong_stays_finite(name: str) -> None:
 def test_an_unknown_loss_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match=r"no loss called 'hinge'; there are focal\+dice, focal, dice, cross-entropy"):
         build_loss("hinge", class_weights=EVEN, gamma=2)
+
+
+# --- the same as with the scored epochs picked out ---
+
+
+def picked(logits: torch.Tensor, stages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = logits.float().transpose(1, 2).reshape(-1, 5)
+    return flat[stages.reshape(-1) >= 0], stages[stages >= 0]
+
+
+def picked_focal(logits: torch.Tensor, stages: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
+    scores, codes = picked(logits, stages)
+    log_p = functional.log_softmax(scores, dim=1).gather(1, codes[:, None]).squeeze(1)
+    w = weights[codes]
+    return (w * (1 - log_p.exp()) ** gamma * -log_p).sum() / w.sum().clamp_min(1e-8)
+
+
+def picked_dice(logits: torch.Tensor, stages: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    scores, codes = picked(logits, stages)
+    p = functional.softmax(scores, dim=1)
+    g = functional.one_hot(codes, 5).to(p.dtype)
+    overlap = (2 * (p * g).sum(0) + 1) / (p.sum(0) + g.sum(0) + 1)
+    w = weights * (g.sum(0) > 0)
+    return (w * (1 - overlap)).sum() / w.sum().clamp_min(1e-8)
+
+
+def batch_with(unscored: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four windows of 31 epochs: all scored, some not, whole windows not, nothing at all, or one epoch only."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(4, 5, 31, generator=generator)
+    stages = torch.randint(0, 5, (4, 31), generator=generator)
+    if unscored == "some":
+        stages[torch.rand(4, 31, generator=generator) < 0.3] = -1
+    elif unscored == "windows":
+        stages[1:3] = -1
+    elif unscored == "all":
+        stages[:] = -1
+    elif unscored == "all but one":
+        stages.view(-1)[1:] = -1
+    return logits, stages
+
+
+def value_and_gradient(loss: Callable[..., torch.Tensor], logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    leaf = logits.clone().requires_grad_(True)
+    value = loss(leaf, *rest)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return torch.cat([value.detach()[None], gradient.flatten()])
+
+
+@pytest.mark.parametrize("unscored", ["none", "some", "windows", "all", "all but one"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mask_gives_what_picking_gives(name: str, unscored: str) -> None:
+    for seed in range(5):
+        logits, stages = batch_with(unscored, seed)
+        weights = torch.tensor(PUBLISHED)
+        expected = value_and_gradient(MADE_BY[name], logits, stages, weights)
+        found = value_and_gradient(build_loss(name, class_weights=PUBLISHED, gamma=2), logits, stages)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        if unscored == "none":
+            assert torch.equal(found, expected), "the same bits where every epoch is scored"
+        again = value_and_gradient(build_loss(name, class_weights=PUBLISHED, gamma=2), logits, stages)
+        assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_is_not_finite_in_an_unscored_epoch_stays_there(name: str) -> None:
+    logits, stages = random_batch()
+    broken = torch.where((stages == -1)[:, None], torch.nan, logits)
+    loss = build_loss(name, class_weights=PUBLISHED, gamma=2)
+    assert torch.equal(value_and_gradient(loss, broken, stages), value_and_gradient(loss, logits, stages))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_shape_depends_on_the_stages(name: str) -> None:
+    """On tensors without content every shape must be known: what would ask for a number raises."""
+    loss = build_loss(name, class_weights=PUBLISHED, gamma=2, device="meta")
+    value = loss(torch.empty(4, 5, 31, device="meta"), torch.empty(4, 31, dtype=torch.int64, device="meta"))
+    assert value.shape == ()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_gpu_does_not_wait_for_the_host(name: str) -> None:
+    loss = build_loss(name, class_weights=PUBLISHED, gamma=2, device="cuda")
+    logits, stages = (tensor.cuda() for tensor in random_batch())
+    logits.requires_grad_(True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss(logits, stages).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

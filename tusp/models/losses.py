@@ -17,10 +17,14 @@ DICE_SMOOTHING = 1.0
 
 
 def _scored(logits: Tensor, stages: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [batch * T, 5] in 32 bits and stage codes [batch * T]; the logits of unscored epochs are 0.
+
+    Nothing is picked out by a boolean index: how many epochs are scored would have to be known on the host, and a GPU
+    would wait for it at every step. ``where`` keeps also what is not finite out of the loss and its gradient.
+    """
     flat = logits.float().transpose(1, 2).reshape(-1, N_STAGES)
     codes = stages.reshape(-1)
-    scored = codes >= 0
-    return flat[scored], codes[scored]
+    return torch.where((codes >= 0)[:, None], flat, 0.0), codes
 
 
 def focal(logits: Tensor, stages: Tensor, weights: Tensor, gamma: float) -> Tensor:
@@ -29,8 +33,9 @@ def focal(logits: Tensor, stages: Tensor, weights: Tensor, gamma: float) -> Tens
     The mean is weighted (divided by the sum of the epochs' class weights), as torch's cross-entropy does it.
     """
     scores, codes = _scored(logits, stages)
-    log_p = functional.log_softmax(scores, dim=1).gather(1, codes[:, None]).squeeze(1)
-    w = weights[codes]
+    known = codes.clamp_min(0)
+    log_p = functional.log_softmax(scores, dim=1).gather(1, known[:, None]).squeeze(1)
+    w = weights[known] * (codes >= 0)
     return (w * (1 - log_p.exp()) ** gamma * -log_p).sum() / w.sum().clamp_min(1e-8)
 
 
@@ -40,8 +45,9 @@ def dice(logits: Tensor, stages: Tensor, weights: Tensor) -> Tensor:
     Sums run over all scored epochs of the batch; s = 1.
     """
     scores, codes = _scored(logits, stages)
-    p = functional.softmax(scores, dim=1)
-    g = functional.one_hot(codes, N_STAGES).to(p.dtype)
+    p = functional.softmax(scores, dim=1) * (codes >= 0)[:, None]
+    # An unscored epoch, -1, is none of the stages.
+    g = (codes[:, None] == torch.arange(N_STAGES, device=codes.device)).to(p.dtype)
     overlap = (2 * (p * g).sum(0) + DICE_SMOOTHING) / (p.sum(0) + g.sum(0) + DICE_SMOOTHING)
     w = weights * (g.sum(0) > 0)
     return (w * (1 - overlap)).sum() / w.sum().clamp_min(1e-8)
