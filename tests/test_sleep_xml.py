@@ -103,6 +103,8 @@ def test_encodings_and_namespaces(tmp_path: Path, encoding: str) -> None:
         ("<Start>120.0</Start>", "<Start>nan</Start>", "Start is 'nan'"),
         ("<Start>120.0</Start>", "<Start>1e300</Start>", "Start is '1e300'"),
         ("<Start>120.0</Start>", "<Start>1</Start><Start>2</Start>", "two elements 'Start'"),
+        ("Stages|Stages</", "Stages|Stages<x/></", "event 3: EventType holds an element 'x'; wanted text alone"),
+        ("120.0</Start>", "1<b>2</b>0</Start>", "event 4: Start holds an element 'b'"),
         (">120.0</Duration>", ">two minutes</Duration>", "event 3: Duration is 'two minutes'"),
         (">120.0</Duration>", "></Duration>", "event 3: Duration is missing"),
         ("Wake|0", "", "without an EventConcept"),
@@ -131,6 +133,8 @@ def test_nsrr_that_cannot_be(tmp_path: Path, old: str, new: str, reason: str) ->
         (">30<", ">100000<", "epochs of 100000 s"),
         (">30<", ">inf<", "EpochLength is 'inf'"),
         (">30</EpochLength>", ">30</EpochLength><EpochLength>20</EpochLength>", "two epoch lengths"),
+        (">30</EpochLength>", ">3<x/>30</EpochLength>", "EpochLength holds an element 'x'"),
+        (">9</SleepStage>", ">1<x/>2</SleepStage>", "SleepStage holds an element 'x'; wanted text alone"),
     ],
 )
 def test_profusion_that_cannot_be(tmp_path: Path, old: str, new: str, reason: str) -> None:

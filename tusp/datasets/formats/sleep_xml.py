@@ -36,6 +36,7 @@ LONGEST_TEXT: Final = 1000
 """Characters of a field that is read."""
 LONGEST_EPOCH_SECONDS: Final = 600.0
 NSRR_STAGES: Final = "stages|stages"
+_NSRR_FIELDS: Final = ("EventType", "EventConcept", "Start", "Duration")
 _BLOCK_BYTES: Final = 2**16
 
 
@@ -136,6 +137,11 @@ def _expect_root(path: Path, found: str, wanted: str, kind: str) -> None:
         raise DataError(f"{path}: not {kind} annotations (root element {_shown(found)}, wanted {wanted!r})")
 
 
+def _not_plain(path: Path, what: str, inner: str) -> DataError:
+    """A field is text; of one with an element inside it is not clear which part of the text is meant."""
+    return DataError(f"{path}: {what} holds an element {_shown(inner)}; wanted text alone")
+
+
 class _Nsrr:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -149,6 +155,8 @@ class _Nsrr:
         elif path[1:] == ("ScoredEvents", "ScoredEvent"):
             self.fields = {}
             self.events += 1
+        elif path[1:3] == ("ScoredEvents", "ScoredEvent") and len(path) > 4 and path[3] in _NSRR_FIELDS:
+            raise _not_plain(self.path, f"event {self.events}: {path[3]}", path[-1])
 
     def closed(self, path: tuple[str, ...], text: str) -> None:
         if path[1:3] != ("ScoredEvents", "ScoredEvent"):
@@ -156,7 +164,7 @@ class _Nsrr:
         if len(path) == 4:
             if path[3] in self.fields:
                 raise DataError(f"{self.path}: event {self.events} has two elements {_shown(path[3])}")
-            if path[3] in ("EventType", "EventConcept", "Start", "Duration"):
+            if path[3] in _NSRR_FIELDS:
                 self.fields[path[3]] = text
         elif len(path) == 3 and "".join(self.fields.get("EventType", "").split()).casefold() == NSRR_STAGES:
             self._add()
@@ -191,6 +199,8 @@ class _Profusion:
             self.lists += 1
             if self.lists > 1:
                 raise DataError(f"{self.path}: holds two lists of sleep stages; which is right?")
+        elif path[1:-1] in (("SleepStages", "SleepStage"), ("EpochLength",)):
+            raise _not_plain(self.path, path[-2], path[-1])
 
     def closed(self, path: tuple[str, ...], text: str) -> None:
         if path[1:] == ("SleepStages", "SleepStage"):
