@@ -2,7 +2,8 @@
 
     python benchmarks/training.py [--only PART ...] [--forms WORD ...] [--device cpu|cuda] [--rounds 5] [--batch 4]
 
-Runs unattended and ends within 10 minutes on a GPU; prints every part as it is done and writes training.json into
+Runs unattended and ends within --minutes (9.5 on a GPU: every part has its share, is cut when it has used it, and what
+comes last waits for what is left); prints every part as it is done and writes training.json into
 --folder (or $OUT, or nowhere). All forms of a comparison take turns (A B C A B C ...), so that other work on the
 machine slows all of them; times are medians over the rounds. On a processor, CPU seconds stand beside wall seconds.
 
@@ -12,9 +13,13 @@ machine slows all of them; times are medians over the rounds. On a processor, CP
 - ``batches`` (GPU): the same for larger batches.
 - ``inference``: a whole night of 960 epochs in one pass, and in overlapping windows of 31 epochs every 15.
 - ``others``: training steps and predictions of U-Sleep: ours, and braindecode's where it can be imported.
+- ``sharing`` (GPU): epochs/s and memory of 1, 2, 4, 8 cells at once with tusp's own trainer, and the best number.
+- ``steady`` (GPU): the share of wall time in which the device has nothing to do, in tusp's own training.
+- ``ablation`` (GPU): a whole 5-fold csja ablation, recipe `standard`, on a made-up corpus the size of Sleep-EDF-20, as
+  many cells at once as ``sharing`` found best, with what nvidia-smi says of the device meanwhile. What does not fit
+  into its time is extrapolated, and said to be.
 - ``folds``: 1, 2, 4, 8 networks at the same time in as many processes, and (GPU) on as many streams of one process.
-- ``idle`` (GPU): the share of wall time in which the device has nothing to do, in steady training from a store of
-  half-precision nights on the device.
+- ``idle`` (GPU): as ``steady``, for the forms of the network one by one.
 - ``compile`` (CPU; takes minutes): the torch form through torch.compile.
 """
 
@@ -22,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -35,6 +41,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401 - before tusp
 import torch
 from torch import Tensor, nn
 from training_forms import (
@@ -50,12 +57,21 @@ from training_forms import (
     synchronise,
     timed,
 )
+from training_gpu import OutOfTimeError, ablation, grant, limited, sharing, size_for, steady
 
 from tusp.models import native
 from tusp.models.config import SAMPLES_PER_EPOCH, NetworkConfig
 from tusp.models.tinyustaging import build_network
 
-GPU_PARTS = ("ceilings", "step", "inference", "idle", "folds", "batches", "others")
+GPU_PARTS = {
+    "ceilings": 30, "step": 170, "sharing": 100, "steady": 70, "ablation": 150, "inference": 40, "others": 30,
+    "idle": 200, "batches": 200, "folds": 200,
+}  # fmt: skip
+"""Parts in the order of what they tell, and the seconds that each may take."""
+GRACE = 30
+"""Seconds for measuring the forms that are warm when a part's time is over before its rounds begin."""
+LEAST = 20
+"""Seconds; a part is not begun with less."""
 CPU_PARTS = ("ceilings", "step", "inference", "others", "folds")
 
 
@@ -152,6 +168,7 @@ def measure_steps(
     device = trainings[0][1].device
     epochs = trainings[0][1].signal.shape[0] * WINDOW
     alive = dict(trainings)
+    warmed, spent = set(), False
     warm = 3 if device.type == "cuda" else 1
     for turn in range(-1, rounds):
         for name, training in list(alive.items()):
@@ -164,6 +181,7 @@ def measure_steps(
                         for _ in range(warm):
                             training.step()
                         synchronise(device)
+                        warmed.add(name)
                         results.say(f"  {name}: first {warm} steps {time.perf_counter() - start:.1f} s")
                         if device.type == "cuda":
                             peaks[name] = torch.cuda.max_memory_allocated() / 2**30
@@ -175,6 +193,18 @@ def measure_steps(
             except Exception as error:  # noqa: BLE001 - an unattended run goes on, and says what failed
                 results.say(f"  {name}: failed: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
                 del alive[name]
+            except OutOfTimeError:
+                reached = warmed if turn < 0 else seconds
+                missing = [each for each in alive if each not in reached]
+                results.say(
+                    f"  out of time in round {turn + 1} of {rounds}; left out: {', '.join(missing) or 'nothing'}"
+                )
+                alive = {each: alive[each] for each in alive if each in reached}
+                spent = turn >= 0
+                grant(GRACE)  # for the rounds of what is warm
+                break
+        if spent:
+            break
     table = {}
     for name in alive:
         wall = statistics.median(each[0] for each in seconds[name])
@@ -501,7 +531,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="windows of 31 epochs a step")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--folder", type=Path, default=os.environ.get("OUT"))
+    parser.add_argument(
+        "--minutes", type=float, help="for all parts together (default 9.5 on a GPU, no limit on a CPU)"
+    )
+    parser.add_argument("--tiny", action="store_true", help="sharing, steady, ablation: a tiny network and corpus")
     args = parser.parse_args()
+    began = time.perf_counter()
     device = torch.device(args.device)
     gpu = device.type == "cuda"
     torch.set_num_threads(args.threads)
@@ -524,20 +559,38 @@ def main() -> None:
         "batches": lambda: batches(device, results, args),
         "others": lambda: others(device, results, args),
         "compile": lambda: compiled_step(device, results, args),
+        "sharing": lambda: sharing(device, results, size_for(args)),
+        "steady": lambda: steady(device, results, size_for(args)),
     }
+    minutes = args.minutes or (9.5 if gpu else math.inf)
     failed = False
     for part in args.only or (GPU_PARTS if gpu else CPU_PARTS):
         if part in ("idle", "batches") and not gpu:
             results.say(f"{part}: needs a GPU")
             continue
-        results.say(f"{part}:")
         start = time.perf_counter()
+        left = 60 * minutes - (start - began)
+        seconds = min(left, GPU_PARTS.get(part, left)) if gpu else left
+        if seconds < LEAST:
+            results.say(f"{part}: not begun, {max(0, left):.0f} s are left")
+            results.keep(part, {"not begun": left})
+            continue
+        results.say(f"{part}:")
         try:
-            run[part]()
+            if part == "ablation":  # keeps its own time, so that it can say what is left
+                # A part that failed is no reason to leave out another: 4 cells at once is then a guess.
+                workers = results.values.get("sharing", {}).get("best") or (4 if gpu else 1)
+                ablation(device, results, size_for(args), seconds=min(seconds, 600), workers=workers)
+                continue
+            with limited(seconds):
+                run[part]()
+        except OutOfTimeError:
+            results.say(f"  cut after {seconds:.0f} s")
+            results.keep(part, {**(results.values.get(part) or {}), "cut after seconds": seconds})
         except Exception:  # noqa: BLE001 - an unattended run goes on to the next part, and ends with status 1
             failed = True
             results.say(traceback.format_exc())
-            results.keep(part, {"failed": traceback.format_exc()})
+            results.keep(part, {**(results.values.get(part) or {}), "failed": traceback.format_exc()})
         results.say(f"  ({time.perf_counter() - start:.0f} s)")
     results.keep("load at the end", os.getloadavg())
     sys.exit(int(failed))
