@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from tusp.platform.errors import CellError
 
 
+class PeerError(CellError):
+    """Another process that trains the same cell failed; it has said why itself."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peers:
     """The processes that train one cell, and which of them this is. One process alone by default."""
@@ -81,14 +85,14 @@ class Peers:
         """Raise in all processes what went wrong in one of them, before others wait for it.
 
         Raises:
-            CellError: another process failed; its own error in the one that failed.
+            PeerError: another process failed; its own error in the one that failed.
         """
         if self.size > 1:
             # Over gloo on the CPU, which does not make a GPU wait.
             place = device if dist.get_backend(self.group) == "nccl" else torch.device("cpu")
             failed = self.sum_(torch.tensor([0 if error is None else 1], device=place))
             if error is None and int(failed):
-                raise CellError("another process that trains this cell failed; its log says why")
+                raise PeerError("another process that trains this cell failed; its log says why")
         if error is not None:
             raise error
 

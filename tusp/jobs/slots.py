@@ -28,6 +28,7 @@ from tusp.jobs.board import SlotView
 from tusp.jobs.cell import follow_cell, reason_of, run_cell
 from tusp.jobs.celllog import ERROR, cell_log
 from tusp.jobs.job import CellJob
+from tusp.jobs.parallel import PeerError
 from tusp.jobs.training import Progress
 
 log = logging.getLogger(__name__)
@@ -152,19 +153,15 @@ def _follow(board: Any, slot: int, rank: int) -> None:
                 _gave_up(board, slot, job, error)
 
 
-_LOST: Final = (
-    "another process that trains this cell",
-    "gloo",
-    "NCCL",
-    "Connection closed by peer",
-    "Connection reset",
-)
-"""What errors say of which another worker of the slot is the cause."""
+_LOST: Final = ("gloo", "NCCL", "Connection closed by peer", "Connection reset")
+"""What torch's errors say of which another worker of the slot is the cause; gloo's are plain ``RuntimeError``."""
 
 
 def _is_of_another(error: Exception) -> bool:
     """Whether the error only says that another worker failed or died, which has told why itself (or cannot)."""
-    return isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
+    if isinstance(error, PeerError | torch.distributed.DistError | ConnectionError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST)
 
 
 def _gave_up(board: Any, slot: int, job: CellJob, error: Exception) -> None:
