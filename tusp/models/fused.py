@@ -118,7 +118,7 @@ def _triples(sources: tuple[Stored, ...]) -> list[Tensor | None]:
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, dilation: int, left: int, weight: Tensor, bias: Tensor, *sources: Tensor | None
+        ctx: Any, fewer: bool, dilation: int, left: int, weight: Tensor, bias: Tensor, *sources: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         first = sources[0]
         assert first is not None
@@ -129,7 +129,7 @@ class _Convolution(torch.autograd.Function):
         described = _sources(sources)
         library().tusp_conv_forward(
             described, len(described), windows, samples, address(weight), address(bias), outputs, taps,
-            dilation, left, address(values), address(sums), torch.get_num_threads(),
+            dilation, left, address(values), address(sums), fewer, torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(weight, values, *sources)
         ctx.shape = (dilation, left)
@@ -142,7 +142,7 @@ class _Convolution(torch.autograd.Function):
         dilation, left = ctx.shape
         windows, outputs, samples = values.shape
         gradient, sum_gradient = gradient.contiguous(), sum_gradient.contiguous()
-        gradients, pairs = _room(tuple(sources), any(ctx.needs_input_grad[4:]))
+        gradients, pairs = _room(tuple(sources), any(ctx.needs_input_grad[5:]))
         weight_gradient, bias_gradient = torch.empty_like(weight), torch.empty(outputs)
         described = _sources(tuple(sources), gradients, pairs)
         library().tusp_conv_backward(
@@ -150,7 +150,7 @@ class _Convolution(torch.autograd.Function):
             address(gradient), address(values), address(sum_gradient), address(weight_gradient),
             address(bias_gradient), torch.get_num_threads(),
         )  # fmt: skip
-        return None, None, weight_gradient, bias_gradient, *_returned(tuple(sources), gradients, pairs)
+        return None, None, None, weight_gradient, bias_gradient, *_returned(tuple(sources), gradients, pairs)
 
 
 class _UpSampling(torch.autograd.Function):
@@ -192,7 +192,7 @@ class _MaxPool(torch.autograd.Function):
         assert first is not None
         windows, channels, samples = first.shape
         pooled = torch.empty(windows, channels, samples // pool)
-        place = torch.empty(pooled.shape, dtype=torch.int32)
+        place = torch.empty(pooled.shape, dtype=torch.int32) if any(ctx.needs_input_grad) else None
         library().tusp_pool_forward(
             _sources(source), windows, samples, pool, address(pooled), address(place), torch.get_num_threads()
         )
@@ -247,10 +247,45 @@ class _Head(torch.autograd.Function):
 
 def convolution(convolution: nn.Conv1d, norm: nn.BatchNorm1d, *sources: Stored, padding: tuple[int, int]) -> Stored:
     """'Same' convolution over the joined channels of ``sources``, ELU, batch norm."""
+    # Fewer products round a little more: for a network that learns the direct form is kept.
     values, sums = _Convolution.apply(  # type: ignore[no-untyped-call]
-        convolution.dilation[0], padding[0], convolution.weight, convolution.bias, *_triples(sources)
+        not norm.training, convolution.dilation[0], padding[0], convolution.weight, convolution.bias, *_triples(sources)
     )
     return normalise(values, sums, norm)
+
+
+def twice(
+    first: nn.Conv1d,
+    first_norm: nn.BatchNorm1d,
+    second: nn.Conv1d,
+    second_norm: nn.BatchNorm1d,
+    *sources: Stored,
+    padding: tuple[int, int],
+) -> Stored:
+    """Two such convolutions of one shape, the second over the first.
+
+    In evaluation, where nothing is kept for backward, what lies between them never exists in memory as a whole.
+    """
+    tensors = tuple(_triples(sources))
+    inputs = (first.weight, first.bias, *tensors)
+    wants_gradients = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    if not first_norm.training and not second_norm.training and not wants_gradients:
+        values = tensors[0]
+        assert values is not None
+        windows, _, samples = values.shape
+        outputs, _, taps = first.weight.shape
+        between = normalise(values, values, first_norm)
+        values = torch.empty(windows, outputs, samples)
+        sums = torch.empty(windows, outputs, 2, dtype=torch.float64)
+        described = _sources(tensors)
+        done = library().tusp_pair_forward(
+            described, len(described), windows, samples, address(first.weight), address(first.bias),
+            address(between.scale), address(between.shift), address(second.weight), address(second.bias), outputs, taps,
+            first.dilation[0], padding[0], address(values), address(sums), torch.get_num_threads(),
+        )  # fmt: skip
+        if done:
+            return normalise(values, sums, second_norm)
+    return convolution(second, second_norm, convolution(first, first_norm, *sources, padding=padding), padding=padding)
 
 
 def up_sampling(convolution: nn.Conv1d, norm: nn.BatchNorm1d, source: Stored) -> Stored:

@@ -8,6 +8,7 @@
 // shift per channel while copying a tile, so the normalised tensor never exists in memory.
 
 #include "native_parts.h"
+#include "native_short.h"
 
 extern "C" {
 
@@ -24,24 +25,28 @@ struct Source {
 
 namespace {
 
-// Normalised rows of a source over [from, from + length), zero outside the samples; the rest up to `stride` is zero too.
+// One normalised row of a source over [from, from + length), zero outside the samples; the rest up to `stride` is zero too.
+void copy_row(const Source &source, int64_t window, int64_t c, int64_t samples, int64_t from, int64_t length, float *to,
+              int64_t stride) {
+    const int64_t first = std::max<int64_t>(from, 0), last = std::min(from + length, samples);
+    const float *row = source.values + (window * source.channels + c) * samples;
+    int64_t t = first - from;
+    std::fill(to, to + std::max<int64_t>(t, 0), 0.0f);
+    const int64_t end = std::max(last - from, t);
+    if (source.scale) {
+        const float scale = source.scale[c], shift = source.shift[c];
+        for (; t + LANES <= end; t += LANES) store(to + t, load(row + from + t) * scale + shift);
+        for (; t < end; t++) to[t] = row[from + t] * scale + shift;
+    } else if (end > t) {
+        std::memcpy(to + t, row + from + t, (end - t) * sizeof(float));
+    }
+    std::fill(to + end, to + stride, 0.0f);
+}
+
+// All of its rows, `stride` apart.
 void copy_rows(const Source &source, int64_t window, int64_t samples, int64_t from, int64_t length, float *to,
                int64_t stride) {
-    const int64_t first = std::max<int64_t>(from, 0), last = std::min(from + length, samples);
-    for (int64_t c = 0; c < source.channels; c++, to += stride) {
-        const float *row = source.values + (window * source.channels + c) * samples;
-        int64_t t = first - from;
-        std::fill(to, to + std::max<int64_t>(t, 0), 0.0f);
-        const int64_t end = std::max(last - from, t);
-        if (source.scale) {
-            const float scale = source.scale[c], shift = source.shift[c];
-            for (; t + LANES <= end; t += LANES) store(to + t, load(row + from + t) * scale + shift);
-            for (; t < end; t++) to[t] = row[from + t] * scale + shift;
-        } else if (end > t) {
-            std::memcpy(to + t, row + from + t, (end - t) * sizeof(float));
-        }
-        std::fill(to + end, to + stride, 0.0f);
-    }
+    for (int64_t c = 0; c < source.channels; c++) copy_row(source, window, c, samples, from, length, to + c * stride, stride);
 }
 
 // ELU of row + bias into `to`, its sum and its sum of squares added to `sums`.
@@ -136,17 +141,42 @@ extern "C" {
 int tusp_lanes() { return LANES; }
 
 // Convolution of the joined sources with weight [outputs, inputs, taps] and bias, then ELU.
-// out [windows, outputs, samples]; sums [windows, outputs, 2].
+// out [windows, outputs, samples]; sums [windows, outputs, 2]. `fewer`: with fewer products where that pays.
 void tusp_conv_forward(const Source *sources, int64_t n_sources, int64_t windows, int64_t samples, const float *weight,
                        const float *bias, int64_t outputs, int64_t taps, int64_t dilation, int64_t left, float *out,
-                       double *sums, int threads) {
+                       double *sums, int fewer, int threads) {
     const int64_t inputs = channels_of(sources, n_sources), reach = (taps - 1) * dilation;
+    Sums<double> totals(windows * outputs * 2, threads);
+    if (fewer && Short::suits(outputs, inputs, taps, dilation, samples, windows)) {
+        const Tiles tiles(windows, samples, TILE, STEP);
+        const Short convolve(outputs, inputs, dilation, tiles.length,
+                             [&](int64_t m, int64_t i, int64_t k) { return weight[(m * inputs + i) * SHORT + k]; });
+        share(tiles.count(), threads, [&](int64_t tile, int thread) {
+            const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+            const int64_t length = std::min(tiles.length, samples - from);
+            float *points = scratch(0, convolve.points_length(inputs)), *made = scratch(1, convolve.points_length(outputs));
+            float *row = scratch(2, convolve.row_length()), *phases = scratch(3, convolve.phases_length());
+            int64_t input = 0;
+            for (int64_t i = 0; i < n_sources; i++)
+                for (int64_t c = 0; c < sources[i].channels; c++) {
+                    copy_row(sources[i], window, c, samples, from - left, length + reach, row, convolve.row_length());
+                    convolve.put(row, input++, phases, points);
+                }
+            convolve.apply(points, made);
+            double *own = totals.of(thread) + window * outputs * 2;
+            for (int64_t m = 0; m < outputs; m++) {
+                convolve.take(made, m, row);
+                finish_row(row, bias[m], length, out + (window * outputs + m) * samples + from, own + m * 2);
+            }
+        });
+        totals.into(sums);
+        return;
+    }
     const Tiles tiles(windows, samples, TILE, WIDE);
     const int64_t stride = up_to(tiles.length + reach, WIDE) + LANES, made_stride = tiles.length + LANES;
     const Packed packed(
         outputs, inputs * taps, [&](int64_t m, int64_t k) { return weight[m * inputs * taps + k]; },
         [&](int64_t k) { return k / taps * stride + k % taps * dilation; });
-    Sums<double> totals(windows * outputs * 2, threads);
     share(tiles.count(), threads, [&](int64_t tile, int thread) {
         const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
         const int64_t length = std::min(tiles.length, samples - from);
@@ -161,6 +191,65 @@ void tusp_conv_forward(const Source *sources, int64_t n_sources, int64_t windows
                        own + m * 2);
     });
     totals.into(sums);
+}
+
+// Two such convolutions, one after the other, when the batch norm between them (`scale`, `shift` [outputs]) is known
+// beforehand: what lies between them exists only tile by tile. `into` is the first weight, `weight` the second
+// [outputs, outputs, 5]. Returns 0, and has done nothing, where two calls are better.
+int tusp_pair_forward(const Source *sources, int64_t n_sources, int64_t windows, int64_t samples, const float *into,
+                      const float *into_bias, const float *scale, const float *shift, const float *weight,
+                      const float *bias, int64_t outputs, int64_t taps, int64_t dilation, int64_t left, float *out,
+                      double *sums, int threads) {
+    const int64_t inputs = channels_of(sources, n_sources), reach = (taps - 1) * dilation;
+    // The weights of wide levels fill the cache that the tiles would need.
+    if (!Short::suits(outputs, outputs, taps, dilation, samples, windows) || outputs > 64 || samples < 2 * TILE) return 0;
+    const Tiles tiles(windows, samples, TILE - LANES, LANES);  // leaves room for the reach, see `suits`
+    const bool direct = !Short::suits(outputs, inputs, taps, dilation, samples, windows);
+    const Short second(outputs, outputs, dilation, tiles.length + reach,
+                       [&](int64_t m, int64_t i, int64_t k) { return weight[(m * outputs + i) * SHORT + k]; });
+    const Short first(direct ? 0 : outputs, inputs, dilation, tiles.length + reach,
+                      [&](int64_t m, int64_t i, int64_t k) { return into[(m * inputs + i) * SHORT + k]; });
+    const int64_t stride = up_to(tiles.length + 2 * reach, WIDE) + LANES, made_stride = first.row_length();
+    const Packed packed(
+        direct ? outputs : 0, inputs * taps, [&](int64_t m, int64_t k) { return into[m * inputs * taps + k]; },
+        [&](int64_t k) { return k / taps * stride + k % taps * dilation; });
+    Sums<double> totals(windows * outputs * 2, threads);
+    share(tiles.count(), threads, [&](int64_t tile, int thread) {
+        const int64_t window = tile / tiles.each, from = tile % tiles.each * tiles.length;
+        const int64_t length = std::min(tiles.length, samples - from), between = length + reach;
+        float *points = scratch(0, direct ? inputs * stride : first.points_length(inputs));
+        float *made = scratch(1, std::max(second.points_length(outputs), outputs * made_stride));
+        float *row = scratch(2, second.row_length()), *phases = scratch(3, second.phases_length());
+        float *middle = scratch(4, second.points_length(outputs));
+        int64_t input = 0;
+        for (int64_t i = 0; i < n_sources; i++)
+            for (int64_t c = 0; c < sources[i].channels; c++, input++)
+                if (direct) {
+                    copy_row(sources[i], window, c, samples, from - 2 * left, between + reach, points + input * stride, stride);
+                } else {
+                    copy_row(sources[i], window, c, samples, from - 2 * left, between + reach, row, first.row_length());
+                    first.put(row, input, phases, points);
+                }
+        direct ? packed.apply(points, between, made, made_stride) : first.apply(points, made);
+        const int64_t start = std::max<int64_t>(left - from, 0), end = std::min(between, samples - from + left);
+        for (int64_t m = 0; m < outputs; m++) {
+            float *here = direct ? made + m * made_stride : row;
+            if (!direct) first.take(made, m, row);
+            for (int64_t t = 0; t < between; t += LANES)
+                store(here + t, elu(load(here + t) + into_bias[m]) * scale[m] + shift[m]);
+            std::fill(here, here + start, 0.0f);
+            std::fill(here + end, here + second.row_length(), 0.0f);
+            second.put(here, m, phases, middle);
+        }
+        second.apply(middle, made);
+        double *own = totals.of(thread) + window * outputs * 2;
+        for (int64_t m = 0; m < outputs; m++) {
+            second.take(made, m, row);
+            finish_row(row, bias[m], length, out + (window * outputs + m) * samples + from, own + m * 2);
+        }
+    });
+    totals.into(sums);
+    return 1;
 }
 
 // weight_gradient [outputs, inputs, taps], bias_gradient [outputs]; gradients of the sources where they are wanted.
@@ -321,7 +410,31 @@ void tusp_up_backward(const Source *source, int64_t windows, int64_t samples, co
     if (source->scale) scales.into(source->scale_gradient);
 }
 
-// Batch norm and max-pool. out and place (which of the pooled samples) [windows, channels, samples / pool].
+// Maximum of every `pool` samples of a row times scale plus shift.
+void pool_row(const float *row, float scale, float shift, int64_t pooled, int64_t pool, float *out) {
+    const int64_t each = std::max<int64_t>(1, TILE / pool);
+    float *most = scratch(0, 2 * TILE + each * pool + pool);
+    for (int64_t first = 0; first < pooled; first += each) {
+        const int64_t count = std::min(each, pooled - first), length = count * pool;
+        const float *from = row + first * pool;
+        int64_t t = 0;
+        for (; t + LANES <= length; t += LANES) store(most + t, load(from + t) * scale + shift);
+        for (; t < length; t++) most[t] = from[t] * scale + shift;
+        // The maximum of `reach` samples from each on, until that is all of a pool (what lies behind is not picked).
+        for (int64_t reach = 1; reach < pool;) {
+            const int64_t step = std::min(reach, pool - reach);
+            for (t = 0; t < length; t += LANES) {
+                const vec a = load(most + t), b = load(most + t + step);
+                store(most + t, b > a ? b : a);
+            }
+            reach += step;
+        }
+        for (int64_t n = 0; n < count; n++) out[first + n] = most[n * pool];
+    }
+}
+
+// Batch norm and max-pool. out and place (which of the pooled samples) [windows, channels, samples / pool]; place may be
+// null.
 void tusp_pool_forward(const Source *source, int64_t windows, int64_t samples, int64_t pool, float *out,
                        int32_t *place, int threads) {
     const int64_t pooled = samples / pool;
@@ -329,6 +442,7 @@ void tusp_pool_forward(const Source *source, int64_t windows, int64_t samples, i
         const int64_t c = at % source->channels;
         const float scale = source->scale ? source->scale[c] : 1, shift = source->scale ? source->shift[c] : 0;
         const float *row = source->values + at * samples;
+        if (!place) return pool_row(row, scale, shift, pooled, pool, out + at * pooled);
         for (int64_t n = 0; n < pooled; n++, row += pool) {
             float best = row[0] * scale + shift;
             int32_t where = 0;

@@ -22,7 +22,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-SOURCES: Final = (Path(__file__).with_name("native.cpp"), Path(__file__).with_name("native_parts.h"))
+SOURCES: Final = tuple(Path(__file__).with_name(name) for name in ("native.cpp", "native_parts.h", "native_short.h"))
 FLAGS: Final = ("-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fPIC", "-fopenmp")
 COMPILERS: Final = ("c++", "g++", "clang++")
 BUILD_SECONDS: Final = 300
@@ -48,7 +48,8 @@ class Source(ctypes.Structure):
 
 _A, _L, _T = Address, Long, Threads
 SIGNATURES: Final = {
-    "tusp_conv_forward": (_A, _L, _L, _L, _A, _A, _L, _L, _L, _L, _A, _A, _T),
+    "tusp_conv_forward": (_A, _L, _L, _L, _A, _A, _L, _L, _L, _L, _A, _A, _T, _T),
+    "tusp_pair_forward": (_A, _L, _L, _L, _A, _A, _A, _A, _A, _A, _L, _L, _L, _L, _A, _A, _T),
     "tusp_conv_backward": (_A, _L, _L, _L, _A, _L, _L, _L, _L, _A, _A, _A, _A, _A, _T),
     "tusp_up_forward": (_A, _L, _L, _A, _A, _L, _L, _A, _A, _T),
     "tusp_up_backward": (_A, _L, _L, _A, _L, _L, _A, _A, _A, _A, _A, _T),
@@ -120,6 +121,7 @@ def _load() -> Native:
         for name, arguments in SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
+        library.tusp_pair_forward.restype = ctypes.c_int
         lanes = int(library.tusp_lanes())
     except (OSError, RuntimeError, AttributeError, subprocess.TimeoutExpired) as error:
         return Native(library=None, reason=f"could not be built or loaded: {error}")

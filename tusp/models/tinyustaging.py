@@ -51,7 +51,7 @@ def _twice(blocks: nn.Module, *sources: fused.Stored) -> fused.Stored:
     first, second = blocks.children()
     assert isinstance(first, ConvBlock)
     assert isinstance(second, ConvBlock)
-    return second.fused(first.fused(*sources))
+    return fused.twice(first.convolution, first.norm, second.convolution, second.norm, *sources, padding=first.padding)
 
 
 def phase_taps(factor: int) -> Tensor:
