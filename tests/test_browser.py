@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from judged_home import judged_home
-from report_results import new_store
+from report_results import add_submission, new_store, plausible_results
 from test_html import HOSTILE, some_results
 
 from tusp.dashboards.extras import read_extras
@@ -163,6 +163,30 @@ def test_it_prints(served: Server, tmp_path: Path) -> None:
     look(served.address, tmp_path, f"--print-to-pdf={printed}", "--no-pdf-header-footer")
     pages = len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes()))
     assert 4 <= pages <= 12
+
+
+def test_no_heading_and_no_small_table_is_torn_on_paper(tmp_path: Path) -> None:
+    reader = shutil.which("pdftotext")
+    if reader is None:
+        pytest.skip("no pdftotext here (apt-get install poppler-utils)")
+    store = new_store(tmp_path)
+    with store.session() as session:
+        add_submission(session, "first", arms=["full", "no-csja", "no-se", "plain"], corpora=["sedf-sc", "sedf-st"])
+        for corpus, people in (("sedf-sc", 6), ("sedf-st", 8)):
+            plausible_results(
+                session, "first", arms=["full", "no-csja", "no-se", "plain"], corpus=corpus, people=people, folds=2
+            )
+    page, printed = tmp_path / "page.html", tmp_path / "page.pdf"
+    page.write_text(html_document(build_report(store, bootstrap=100)), encoding="utf-8")
+    look(page.as_uri(), tmp_path, f"--print-to-pdf={printed}", "--no-pdf-header-footer")
+    told = subprocess.run([reader, "-layout", str(printed), "-"], capture_output=True, text=True, check=True).stdout
+    sheets = [sheet.split() for sheet in told.split("\f") if sheet.strip()]
+    assert len(sheets) > 3
+    ends = [" ".join(sheet[-6:]) for sheet in sheets]
+    assert not [end for end in ends if end.endswith(("seeds.", "matrices", "Comparisons", "Stages", "Details"))], ends
+    # A table of six contrasts lies on one sheet: its first and its last row.
+    for sheet in map(" ".join, sheets):
+        assert ("effect in" in sheet and "contrast" in sheet) <= ("CSJA × SE" in sheet)
 
 
 def test_a_file_opened_from_the_disk(tmp_path: Path) -> None:

@@ -137,6 +137,12 @@ def test_names_and_reasons_from_files_are_text(page: str) -> None:
     assert f"hole: full, fold 1, seed 1: failed ({HOSTILE})" in shown
 
 
+def test_commands_in_notes_are_set_as_code_and_the_rest_is_text(made: tuple[Report, Extras]) -> None:
+    board = replace(made[0].boards[0], notes=("see `--seeds` & `<b>it</b>`",))
+    shown = html_document(replace(made[0], boards=(board,)))
+    assert "<li>see <code>--seeds</code> &amp; <code>&lt;b&gt;it&lt;/b&gt;</code></li>" in shown
+
+
 def test_every_part_is_there(made: tuple[Report, Extras], page: str) -> None:
     seen = Page(page)
     for heading in ("At a glance", "Leaderboard", "Comparisons", "Stages", "Confusion matrices", "Details", "Training",
@@ -291,3 +297,17 @@ def test_labels_that_lie_apart_are_cited_too(tmp_path: Path) -> None:
     (facts,) = read_extras(store, report).corpora
     assert (facts.name, facts.simulated) == ("dod-h", False)
     assert facts.citation in unescape(html_document(report, read_extras(store, report)))
+
+
+@pytest.mark.parametrize(("corpora", "said"), [(2, False), (3, True)])
+def test_one_more_corpus_is_explained_where_it_is_drawn(tmp_path: Path, corpora: int, said: bool) -> None:
+    store = new_store(tmp_path)
+    names = ["dcsm", "sedf-sc", "sedf-st"][:corpora]
+    with store.session() as session:
+        add_submission(session, "first", corpora=names)
+        for place, corpus in enumerate(names):
+            plausible_results(session, "first", people=6 + place, corpus=corpus, folds=2)
+    text = html_document(build_report(store, bootstrap=100))
+    assert "the diamond is the random-effects mean" in text
+    assert (">one more corpus<" in text) is said
+    assert ("the bar below it where one more corpus" in text) is said

@@ -409,6 +409,11 @@ def test_one_content_in_all_formats(store: Store) -> None:
         shown = [float(cell.split()[0]) for cell in line[2:5]]  # the rank stands before the scores
         expected = [row.scores.overall[name].value for name in ("macro_f1", "accuracy", "kappa")]
         assert shown == pytest.approx(expected, abs=5e-4)
+    (made,) = frame.query("kind == 'environment'").to_dict("records")
+    assert (made["name"], made["simulated"]) == ("first", False)
+    assert made["text"].endswith("Python 3.11")
+    plain = pd.read_csv(io.StringIO(render_report(report, "csv")), dtype=str)
+    assert {*plain["people"].dropna(), *plain["folds"].dropna()} <= set(map(str, range(20))), "whole numbers"
     contrast = frame.query("kind == 'contrast' and aggregation == 'people' and metric == 'macro_f1'").iloc[0]
     assert contrast["p"] == board.contrasts[0].p
     assert contrast["text"] == board.contrasts[0].verdict

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tusp.dashboards.across import Forest, Matrix, RankDiagram
+from tusp.dashboards.contents import entry_lines, submission_line
 from tusp.dashboards.contrast import Contrast
 from tusp.dashboards.costs import FIGURES, Cost
 from tusp.dashboards.entries import HumanCeiling
@@ -75,7 +76,20 @@ def report_frame(report: Report) -> pd.DataFrame:
 
     rows = [row for board in report.boards for row in _frame_rows(board)]
     rows += [row for forest in report.across.forests for row in _forest_rows(forest, report.rule)]
-    return pd.DataFrame.from_records(rows, columns=list(FRAME_COLUMNS))
+    rows += _made_rows(report)
+    frame = pd.DataFrame.from_records(rows, columns=list(FRAME_COLUMNS))
+    return frame.astype({"folds": "Int64", "people": "Int64"})  # whole numbers although some rows have none
+
+
+def _made_rows(report: Report) -> list[dict[str, Any]]:
+    """Where the figures were made: a row for each submission, and for each imported submission and its checksum."""
+    rows: list[dict[str, Any]] = [
+        {"simulated": note.simulated, "kind": "environment", "name": note.id, "text": submission_line(note)}
+        for note in report.submissions
+    ]
+    simulated = any(board.key.simulated for board in report.boards)
+    rows += [{"simulated": simulated, "kind": "provenance", "text": line} for line in entry_lines(report)]
+    return rows
 
 
 def _board(board: Board) -> dict[str, Any]:

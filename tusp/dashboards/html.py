@@ -46,6 +46,8 @@ from tusp.platform.stages import STAGE_NAMES
 MOST_MATRICES: Final = 12
 """Confusion matrices shown on a board."""
 
+_ONE_MORE: Final = ", the bar below it where one more corpus would be expected."
+
 EXPERIMENTS: Final = {
     "within": "each corpus by itself",
     "joint": "one network on several corpora",
@@ -145,6 +147,7 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         recompute=recompute_lines(report),
         is_text=is_text,
         web_address=_web_address,
+        with_code=_with_code,
     )
     return page
 
@@ -160,8 +163,8 @@ def _wide_pictures(report: Report) -> list[Picture]:
             ),
             caption=f"{forest.contrast} ({forest.title})."
             + (
-                " Effect on each corpus with its 95 % interval over people; the diamond is the random-effects mean, "
-                "the bar below it where one more corpus would be expected."
+                " Effect on each corpus with its 95 % interval over people; the diamond is the random-effects mean"
+                + ("." if math.isnan(forest.summary.prediction.low) else _ONE_MORE)
                 if place == 0
                 else ""
             ),
@@ -342,6 +345,13 @@ def _training(group: TrainingGroup) -> Picture:
         f"{group.recipe}): macro-F1 on the validation people after each pass; a line for each fold and seed, a dot at "
         "the pass that was kept. With more than 40 lines: their median and range.",
     )
+
+
+def _with_code(text: str) -> str:
+    """A sentence as text of the page, what stands between `backticks` set as code; everything else is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _web_address(text: str) -> bool:
