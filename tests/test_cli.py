@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tusp import __version__
 from tusp.cli import main
+from tusp.datasets.simulation import simulate
 from tusp.platform.errors import CellError, DataError, StoreError, TuspError, UserError
 
 TUSP = str(Path(sys.executable).with_name("tusp"))
@@ -192,3 +193,24 @@ def test_a_wrong_settings_file_is_named(
     assert told.startswith(f"tusp: {elsewhere / 'tusp.toml'}: ")
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_embedded_corpora_that_are_named_are_run_with_recipe_quick_too(tmp_path: Path) -> None:
+    """As the help says; any other corpus beside them, and the recipe is standard."""
+    home = str(tmp_path / "home")
+    for name, seed in (("sedf-sc-sim", 1), ("other", 2)):
+        simulate("sedf-sc", tmp_path / name, subjects=3, nights=1, hours=0.5, seed=seed)
+        added = CliRunner().invoke(
+            main.app, ["--home", home, "datasets", "add", "sedf-sc", str(tmp_path / name), "--name", name]
+        )
+        assert added.exit_code == 0, added.output
+
+    def recipe(*corpora: str) -> str:
+        named = [word for corpus in corpora for word in ("--corpus", corpus)]
+        found = CliRunner().invoke(main.app, ["--home", home, "submit", *named, "--folds", "3", "--dry-run"])
+        assert found.exit_code == 0, found.output
+        return "quick" if "Recipe quick:" in found.output else "standard"
+
+    assert recipe("sedf-sc-sim") == "quick"
+    assert recipe("sedf-sc-sim", "other") == "standard"

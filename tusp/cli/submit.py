@@ -113,6 +113,7 @@ def submit(
     Example: tusp submit --experiment joint --corpus sedf-sc --corpus dcsm --corpus dod-h
     """
     from tusp.datasets.recording_preparation import PreparationSettings
+    from tusp.datasets.simulation.embedded import EMBEDDED
     from tusp.jobs import submit as jobs
     from tusp.jobs.overrides import with_settings
     from tusp.jobs.plan import EXPERIMENTS, WITHIN, Request, make_plan
@@ -145,7 +146,7 @@ def submit(
     with _bars(visible=not as_json) as tell:
         names, embedded = jobs.choose_corpora(store, settings, corpus or (), say=say, tell=tell)
         request = replace(request, hold_out=jobs.choose_hold_out(store, hold_out))
-        if embedded and recipe is None:
+        if recipe is None and set(names) <= set(EMBEDDED):
             request = replace(request, recipe=with_settings(QUICK, texts))
         nights = jobs.prepare_nights(store, settings, names, embedded=embedded, tell=tell, preparation=preparation)
         # After preparing: that is when changed files were looked at.
