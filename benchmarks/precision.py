@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,10 +59,17 @@ def corpora(folder: Path, names: Sequence[str], people: int) -> list[CorpusNight
     return list(prepare_nights(store, settings, list(names), embedded=False, tell=lambda *_: None).corpora)
 
 
-def tasks_of(nights: Sequence[CorpusNights], precision: str, seeds: int, passes: int) -> dict[Any, CellTask]:
+def tasks_of(nights: Sequence[CorpusNights], precision: str, given: argparse.Namespace) -> dict[Any, CellTask]:
     """The cell of every corpus and seed: the full network, fold 1."""
-    recipe = replace(QUICK, precision=precision, max_passes=passes, stop_patience=passes)
-    plan = make_plan(Request(ablation="csja", recipe=recipe, folds=4, seeds=range(seeds)), nights)
+    recipe = replace(
+        QUICK,
+        precision=precision,
+        max_passes=given.passes,
+        stop_patience=given.passes,
+        epochs_per_pass=given.epochs,
+        epochs_per_pass_at_least=given.epochs,
+    )
+    plan = make_plan(Request(ablation="csja", recipe=recipe, folds=4, seeds=range(given.seeds)), nights)
     return {
         (task.cell.corpus, task.cell.seed): task
         for task in plan.tasks
@@ -80,6 +88,7 @@ def run(folder: Path, task: CellTask, threads: int, *, only_done: bool) -> dict[
     )
     if only_done and not (job.folder / OUTCOME).exists():
         return None
+    began = time.process_time()
     outcome = run_cell(job, checkpoint_seconds=60)
     matrices = [np.array(row["matrix"]) for row in outcome["counts"] if row["rule"] == "trim30"]
     return {
@@ -88,6 +97,7 @@ def run(folder: Path, task: CellTask, threads: int, *, only_done: bool) -> dict[
         "best pass": outcome["result"]["best_pass"],
         "training seconds": outcome["result"]["training_seconds"],
         "precision": outcome["result"]["precision"],
+        "CPU seconds now": time.process_time() - began,
     }
 
 
@@ -156,10 +166,11 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--corpora", nargs="+", default=["sedf-sc", "dcsm"])
+    arguments.add_argument("--corpora", nargs="+", default=["sedf-st", "shhs"])
     arguments.add_argument("--people", type=int, default=8)
     arguments.add_argument("--seeds", type=int, default=4)
     arguments.add_argument("--passes", type=int, default=QUICK.max_passes)
+    arguments.add_argument("--epochs", type=int, default=QUICK.epochs_per_pass, help="of 30 s in a pass")
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--table", action="store_true", help="run nothing: show what earlier runs left")
     arguments.add_argument("--json", action="store_true")
@@ -167,7 +178,7 @@ def main() -> None:
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     nights = corpora(folder, given.corpora, given.people)
-    tasks = {precision: tasks_of(nights, precision, given.seeds, given.passes) for precision in PRECISIONS}
+    tasks = {precision: tasks_of(nights, precision, given) for precision in PRECISIONS}
     rows: dict[Any, dict[str, dict[str, Any]]] = {}
     # Seed by seed, both precisions one after the other: a run that is cut leaves pairs.
     for key in sorted(tasks["float32"], key=lambda key: (key[1], key[0])):
@@ -178,7 +189,8 @@ def main() -> None:
             rows.setdefault(key, {})[precision] = found
             print(
                 f"{key[0]}, seed {key[1]}, {precision}: validation {found['validation']:.4f} (pass "
-                f"{found['best pass']}), test {found['test']:.4f}, {found['training seconds']:.0f} s of training",
+                f"{found['best pass']}), test {found['test']:.4f}, {found['training seconds']:.0f} s of training, "
+                f"{found['CPU seconds now']:.0f} CPU s for all now",
                 file=sys.stderr,
                 flush=True,
             )

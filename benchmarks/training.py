@@ -64,7 +64,7 @@ from tusp.models.config import SAMPLES_PER_EPOCH, NetworkConfig
 from tusp.models.tinyustaging import build_network
 
 GPU_PARTS = {
-    "ceilings": 30, "step": 170, "sharing": 100, "steady": 70, "ablation": 150, "inference": 40, "others": 30,
+    "ceilings": 30, "step": 160, "sharing": 90, "steady": 70, "ablation": 150, "inference": 40, "others": 30,
     "idle": 200, "batches": 200, "folds": 200,
 }  # fmt: skip
 """Parts in the order of what they tell, and the seconds that each may take."""
