@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tusp.platform.scoring.metrics import metrics
+from tusp.platform.scoring import statistics
+from tusp.platform.scoring.metrics import accuracy_of, f1_of, kappa_of, macro, metrics, precision_of, recall_of
 from tusp.platform.scoring.statistics import (
     holm,
+    nan_mean,
     paired_interval,
+    paired_intervals,
     percentile_interval,
     person_weights,
     pooled_scores,
@@ -259,3 +262,35 @@ def test_many_tests_at_once_are_the_same_tests() -> None:
     assert repr(together) == repr(alone)
     with pytest.raises(ValueError, match="one finite difference"):
         sign_flip_tests([np.array([0.1, np.nan])])
+
+
+def test_sign_patterns_are_those_of_the_generator() -> None:
+    """Made of whole words of the generator, the same signs come out as when it is asked for single ones."""
+    for people in (17, 40, 333):
+        drawn = np.random.default_rng(5).integers(0, 2, size=(1000, people), dtype=np.int8)
+        np.testing.assert_array_equal(statistics._few_signs(people, 1000, 5), drawn)
+
+
+def test_intervals_of_many_lists_are_those_of_each() -> None:
+    """Lists share their resamples, which are taken in parts; no digit depends on either."""
+    random = np.random.default_rng(1)
+    lists = [random.normal(size=n) for n in (1, 2, 30, 30, 31, 700)]
+    together = paired_intervals(lists, resamples=300, seed=2)
+    assert str(together) == str([paired_interval(values, resamples=300, seed=2) for values in lists])
+    weights = person_weights(700, resamples=300, seed=2).astype(float)
+    low, high = statistics.percentile_interval(weights @ lists[-1] / 700)
+    assert (together[-1].low, together[-1].high) == (low, high)
+
+
+def test_metrics_where_every_stage_occurs_are_those_of_the_general_way() -> None:
+    """Where nothing is undefined the metrics are made in another order of work, to the same last digit."""
+    counts = np.random.default_rng(3).integers(1, 90, size=(6, 30, 5, 5))
+    drawn = statistics.resampled_margins(counts, resamples=100, seed=0)
+    found = statistics.pooled_values(drawn)
+    for name, metric in {"accuracy": accuracy_of, "kappa": kappa_of, "precision": precision_of, "f1": f1_of}.items():
+        np.testing.assert_array_equal(found[name], nan_mean(metric(drawn)))
+    np.testing.assert_array_equal(found["macro_recall"], nan_mean(macro(recall_of(drawn), axis=-2)))
+    # One stage that nobody predicts in one resample of one replicate.
+    drawn.right[0, 1, 4] = drawn.predicted[0, 1, 4] = 0
+    again = statistics.pooled_values(drawn)
+    assert again["precision"][1, 4] == nan_mean(precision_of(drawn))[1, 4] < found["precision"][1, 4]

@@ -230,7 +230,10 @@ def contrasts(
     pairings = [found for spec in known if (found := _pairing(spec, arms)) is not None]
     differences = [values for pairing in pairings for values in (pairing.differences, *pairing.of_stages)]
     tests = iter(sign_flip_tests(differences, seed=seed))
-    evaluated = [_evaluate(pairing, tests, folds=folds, resamples=resamples, seed=seed) for pairing in pairings]
+    effects = iter(paired_intervals(differences, resamples=resamples, seed=seed))
+    evaluated = [
+        _evaluate(pairing, tests, effects, folds=folds, resamples=resamples, seed=seed) for pairing in pairings
+    ]
     adjusted = holm([contrast.p for contrast in evaluated])
     flat = iter(holm([stage.p for contrast in evaluated for stage in contrast.stages]))
     return [
@@ -294,14 +297,20 @@ def _pairing(spec: ContrastSpec, arms: Mapping[str, Judged]) -> _Pairing | None:
 
 
 def _evaluate(
-    pairing: _Pairing, tests: Iterator[SignFlip], *, folds: Folds | None, resamples: int, seed: int
+    pairing: _Pairing,
+    tests: Iterator[SignFlip],
+    effects: Iterator[Estimate],
+    *,
+    folds: Folds | None,
+    resamples: int,
+    seed: int,
 ) -> Contrast:
+    """One contrast; of ``tests`` and ``effects`` it takes its own and those of its stages."""
     spec, people, differences = pairing.spec, pairing.people, pairing.differences
-    effect, *of_stages = paired_intervals([differences, *pairing.of_stages], resamples=resamples, seed=seed)
-    test = next(tests)
+    effect, test = next(effects), next(tests)
     stages = [
-        StageContrast(stage=stage, effect=of_stage, p=next(tests).p, p_holm=float("nan"), people=having.size)
-        for stage, of_stage, having in zip(STAGE_NAMES, of_stages, pairing.of_stages, strict=True)
+        StageContrast(stage=stage, effect=next(effects), p=next(tests).p, p_holm=float("nan"), people=having.size)
+        for stage, having in zip(STAGE_NAMES, pairing.of_stages, strict=True)
     ]
     return Contrast(
         name=spec.name,

@@ -4,6 +4,7 @@ named."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from tusp.dashboards.rows import (
     baseline_row,
     or_worst,
 )
+from tusp.platform.environment import usable_cores
 from tusp.platform.scoring.evidence import PairTest
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
@@ -49,6 +51,9 @@ __all__ = [
     "build_boards",
     "outside_boards",
 ]
+
+MOST_THREADS: Final = 4
+"""Boards that are made at the same time, where there are as many cores: beyond, they wait for the interpreter."""
 
 OUTSIDE: Final = "outside"
 """Experiment of boards that hold entries only."""
@@ -114,9 +119,16 @@ def build_boards(
     for cell in selection.cells:
         for corpus in cell.judged_on:
             places.setdefault(cell.key(corpus), []).append(cell)
-    return tuple(
-        _board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home) for key in sorted(places)
-    )
+
+    def board(key: BoardKey) -> Board:
+        return _board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home)
+
+    order = sorted(places)
+    if len(order) < 2:
+        return tuple(map(board, order))
+    # numpy lets other threads go on while it computes; a board depends on no other.
+    with ThreadPoolExecutor(min(len(order), usable_cores(), MOST_THREADS)) as threads:
+        return tuple(threads.map(board, order))
 
 
 def outside_boards(

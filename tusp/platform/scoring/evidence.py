@@ -5,10 +5,13 @@ Everything here stands beside the paired test over people (:mod:`tusp.platform.s
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from types import ModuleType
 from typing import Final
 
 import numpy as np
@@ -41,8 +44,7 @@ def nadeau_bengio(differences: npt.ArrayLike, *, test_share: float) -> FoldTest:
     Returns:
         NaN with fewer than two folds, or where the differences do not vary.
     """
-    from scipy import special  # of SciPy only this: scipy.stats takes longer to import than a whole report
-
+    special = _special()
     values = np.asarray(differences, np.float64)
     values = values[~np.isnan(values)]
     mean = float(values.mean()) if values.size else float("nan")
@@ -51,6 +53,22 @@ def nadeau_bengio(differences: npt.ArrayLike, *, test_share: float) -> FoldTest:
         return FoldTest(mean=mean, t=float("nan"), p=float("nan"), folds=values.size)
     t = mean / math.sqrt((1 / values.size + test_share) * variance)
     return FoldTest(mean=mean, t=t, p=float(2 * special.stdtr(values.size - 1, -abs(t))), folds=values.size)
+
+
+def _special() -> ModuleType:
+    """``scipy.special``; of SciPy only this, since ``scipy.stats`` takes longer to import than a whole report.
+
+    Half of its own time goes into ``numpy.f2py``, which it names and never uses, so that is imported when somebody
+    does.
+    """
+    if "scipy.special" not in sys.modules and "numpy.f2py" not in sys.modules:
+        spec = importlib.util.find_spec("numpy.f2py")
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules["numpy.f2py"] = np.f2py = module
+            spec.loader.exec_module(module)
+    return importlib.import_module("scipy.special")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +224,7 @@ def combine_corpora(effects: Sequence[float], variances: Sequence[float]) -> Com
     Returns:
         NaN with fewer than two corpora; no prediction interval with fewer than three.
     """
-    from scipy import special
-
+    special = _special()
     nan = float("nan")
     nothing = Estimate(value=nan)
     pairs = [(e, v) for e, v in zip(effects, variances, strict=True) if not math.isnan(e) and v > 0]

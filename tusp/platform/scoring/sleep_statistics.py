@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tusp.platform.scoring.statistics import Estimate, percentile_interval, person_weights
+from tusp.platform.scoring.statistics import Estimate, percentile_interval, shared_weights
 from tusp.platform.stages import EPOCH_SECONDS, N1, N2, N3, N_STAGES, REM, UNSCORED, W
 
 _MINUTES: Final = EPOCH_SECONDS / 60
@@ -148,8 +148,13 @@ def bland_altman(
     point = bounds(np.ones((1, difference.size)))[:, 0]
     low = high = np.full(3, np.nan)
     if len(persons) >= 2:
-        drawn = person_weights(len(persons), resamples=resamples, seed=seed)[:, owner].astype(np.float64)
-        low, high = percentile_interval(bounds(drawn).T)
+        drawn = shared_weights(len(persons), resamples, seed)
+        # As many resamples at once as the processor's cache holds; in eights, so that no digit depends on it.
+        at_once = max(8, 2**16 // difference.size // 8 * 8)
+        parts = [
+            bounds(drawn[start : start + at_once, owner].astype(np.float64)) for start in range(0, resamples, at_once)
+        ]
+        low, high = percentile_interval(np.concatenate(parts, axis=1).T)
     bias, lower, upper = (
         Estimate(value=float(value), low=float(below), high=float(above))
         for value, below, above in zip(point, low, high, strict=True)

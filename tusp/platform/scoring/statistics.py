@@ -11,10 +11,11 @@ replicates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, wraps
+from threading import Lock
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,9 @@ FLIPS: Final = 10_000
 
 _CACHED: Final = 2**17
 """Numbers of eight bytes that a processor's cache holds beside what is made of them."""
+
+_FEW: Final = 64
+"""Up to this many people products are made in float64 at once."""
 
 PER_STAGE: Final = ("precision", "recall", "f1")
 OVERALL: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "kappa")
@@ -86,12 +90,33 @@ def person_weights(n_people: int, *, resamples: int, seed: int) -> npt.NDArray[n
     """
     if n_people < 1 or resamples < 1:
         raise ValueError(f"a bootstrap needs people and resamples, not {n_people} and {resamples}")
-    return _person_weights(n_people, resamples, seed).astype(np.int64)
+    return shared_weights(n_people, resamples, seed).astype(np.int64)
 
 
-@lru_cache(maxsize=32)
-def _person_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """The same resamples serve all rows and contrasts of a report; read-only, as small as they can be."""
+_Result = TypeVar("_Result")
+_Given = ParamSpec("_Given")
+
+
+def _drawn_once(maxsize: int) -> Callable[[Callable[_Given, _Result]], Callable[_Given, _Result]]:
+    """As ``lru_cache``, but threads that ask for the same at the same time wait for the first."""
+
+    def wrap(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+        lock, cached = Lock(), lru_cache(maxsize)(function)
+
+        @wraps(function)
+        def once(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+            with lock:
+                return cached(*args, **kwargs)  # type: ignore[arg-type]
+
+        return once
+
+    return wrap
+
+
+@_drawn_once(32)
+def shared_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """:func:`person_weights`, read-only and as small as they can be: the same resamples serve all rows and contrasts of
+    a report."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n_people, np.full(n_people, 1 / n_people), size=resamples)
     small: npt.NDArray[np.unsignedinteger[Any]]
@@ -100,18 +125,10 @@ def _person_weights(n_people: int, resamples: int, seed: int) -> npt.NDArray[np.
     return small
 
 
-@lru_cache(maxsize=2)
-def _float_weights(n_people: int, resamples: int, seed: int) -> Floats:
-    """``person_weights`` ready for a product; read-only."""
-    weights = _person_weights(n_people, resamples, seed).astype(np.float64)
-    weights.flags.writeable = False
-    return weights
-
-
-@lru_cache(maxsize=2)
+@_drawn_once(4)
 def _turned_weights(n_people: int, resamples: int, seed: int) -> tuple[npt.NDArray[np.float32], int]:
     """``person_weights`` as float32 [n_people, resamples], and the largest of them; read-only."""
-    weights = np.ascontiguousarray(_person_weights(n_people, resamples, seed).T, dtype=np.float32)
+    weights = np.ascontiguousarray(shared_weights(n_people, resamples, seed).T, dtype=np.float32)
     weights.flags.writeable = False
     return weights, int(weights.max())
 
@@ -145,16 +162,19 @@ def _margins_in_parts(
     """The same, some resamples after another."""
     replicates, people = counts.shape[:2]
     flat = flat_margins(counts.astype(np.float64))
-    table = flat.transpose(0, 2, 1).reshape(replicates * 3 * N_STAGES, people)
+    # Replicates stand within stages, so that sums over stages and over replicates run along long rows.
+    table = flat.transpose(2, 0, 1).reshape(3 * N_STAGES * replicates, people)
     weights, most = _turned_weights(people, resamples, seed)
-    # Whole numbers below 2^24 are added up by float32 without rounding, in half the time.
-    exact = float(table.sum(1).max(initial=0)) * most < 2**24
+    # Whole numbers below 2^24 are added up by float32 without rounding, in half the time; of few people the product
+    # takes less time than making float64 of it.
+    exact = people > _FEW and float(table.sum(1).max(initial=0)) * most < 2**24
     kind: type[np.float32] | type[np.float64] = np.float32 if exact else np.float64
     of_kind: npt.NDArray[Any] = table.astype(kind)
     for start in range(0, resamples, at_once):
         some: npt.NDArray[Any] = weights[:, start : start + at_once].astype(kind, copy=False)
-        pooled: Floats = (of_kind @ some).astype(np.float64).reshape(replicates, 3, N_STAGES, some.shape[1])
-        yield Margins(right=pooled[:, 0], true=pooled[:, 1], predicted=pooled[:, 2], stages=-2)
+        product: Floats = (of_kind @ some).astype(np.float64, copy=False)
+        right, true, predicted = product.reshape(3, N_STAGES, replicates, some.shape[1]).transpose(0, 2, 1, 3)
+        yield Margins(right=right, true=true, predicted=predicted, stages=-2)
 
 
 def pooled_margins(counts: npt.NDArray[np.integer[Any]]) -> Margins:
@@ -167,6 +187,8 @@ def pooled_margins(counts: npt.NDArray[np.integer[Any]]) -> Margins:
 
 def pooled_values(of: Margins) -> dict[str, Floats]:
     """Every metric of margins [R, 5, B] averaged over the replicates: name to [B] or, per stage, [5, B]."""
+    if of.true.size and of.true.min() > 0 and of.predicted.min() > 0:
+        return _all_defined(of)
     per_class = {"precision": precision_of(of), "recall": recall_of(of), "f1": f1_of(of)}
     each = {
         "accuracy": accuracy_of(of),
@@ -175,6 +197,31 @@ def pooled_values(of: Margins) -> dict[str, Floats]:
         **per_class,
     }
     return {name: nan_mean(values) for name, values in each.items()}
+
+
+def _all_defined(of: Margins) -> dict[str, Floats]:
+    """The same, digit by digit, where every stage is in the truth and in the prediction: nothing is searched for what
+    was not scored, which takes as long as the metrics themselves."""
+    replicates = len(of.true)
+    total, right = of.true.sum(-2), of.right.sum(-2)
+    scratch = of.true * of.predicted
+    chance = scratch.sum(-2)
+    values = {"accuracy": (right / total).sum(0)}
+    square = total * total
+    agreement = square - chance
+    chancy = not agreement.all()
+    values["kappa"] = np.zeros(0) if chancy else ((total * right - chance) / agreement).sum(0)
+    per_stage = {}
+    for name, part, whole in (
+        ("precision", of.right, of.predicted),
+        ("recall", of.right, of.true),
+        ("f1", of.right + of.right, of.true + of.predicted),
+    ):
+        np.divide(part, whole, out=scratch)
+        values[f"macro_{name}"] = (scratch.sum(-2) / N_STAGES).sum(0)
+        per_stage[name] = scratch.sum(0)
+    found = {name: value / replicates for name, value in (values | per_stage).items()}
+    return found | {"kappa": nan_mean(kappa_of(of))} if chancy else found
 
 
 def nan_mean(values: Floats, axis: int = 0) -> Floats:
@@ -338,49 +385,63 @@ def _extreme_shares(table: Floats, *, flips: int, seed: int) -> tuple[Floats, bo
     thresholds = np.abs(table.sum(1)) - 1e-10 * absolute
     if people <= EXACT_PEOPLE:
         patterns = 2**people
-        every = 1 - 2 * ((np.arange(patterns)[:, None] >> np.arange(people)) & 1).astype(np.int8)
+        every = ((np.arange(patterns)[:, None] >> np.arange(people)) & 1).astype(np.int8)
         return _as_extreme(every, table, thresholds, absolute) / patterns, True, patterns
-    parts = (_as_extreme(signs, table, thresholds, absolute) for signs in _drawn_signs(people, flips, seed))
+    parts = (_as_extreme(minus, table, thresholds, absolute) for minus in _drawn_signs(people, flips, seed))
     return (np.sum(list(parts), axis=0) + 1) / (flips + 1), False, flips
 
 
-def _as_extreme(
-    signs: npt.NDArray[np.int8] | npt.NDArray[np.float32], table: Floats, thresholds: Floats, absolute: Floats
-) -> Floats:
-    """How many sign patterns [n, P] make the sum of each row [M, P] at least as large as its threshold, either way.
+def _as_extreme(minus: npt.NDArray[np.integer[Any]], table: Floats, thresholds: Floats, absolute: Floats) -> Floats:
+    """How many sign patterns [n, P] (1 for a minus, 0 for a plus) make the sum of each row [M, P] at least as large as
+    its threshold, either way.
 
     Sums are made in float32, and once more in float64 where float32 could have decided otherwise.
     """
     people = table.shape[1]
-    sums = signs.astype(np.float32, copy=False) @ np.ascontiguousarray(table.T, dtype=np.float32)
-    np.abs(sums, out=sums)
+    columns = np.ascontiguousarray(table.T, dtype=np.float32)
     # Twice the bound of a sum of so many rounded terms (N. J. Higham, Accuracy and Stability, 2002, section 3.1).
     doubt = 2 * (people + 2) * float(np.finfo(np.float32).eps) * absolute
-    extreme = sums >= thresholds
-    for place in np.flatnonzero((np.abs(sums - thresholds) <= doubt).any(0)):
-        unsure = np.flatnonzero(np.abs(sums[:, place] - thresholds[place]) <= doubt[place])
-        again = np.abs(signs[unsure].astype(np.float64) @ table[place])
-        extreme[unsure, place] = again >= thresholds[place]
-    return np.asarray(extreme.sum(0), dtype=np.float64)
+    found = np.zeros(len(table))
+    at_once = max(16, _CACHED // people)  # as many as the processor's cache holds
+    for start in range(0, len(minus), at_once):
+        some = minus[start : start + at_once]
+        signs = some.astype(np.float32)
+        signs *= -2
+        signs += 1
+        sums = signs @ columns
+        np.abs(sums, out=sums)
+        extreme = sums >= thresholds
+        unsure = np.abs(sums - thresholds) <= doubt
+        for place in np.flatnonzero(unsure.any(0)):
+            those = np.flatnonzero(unsure[:, place])
+            again = np.abs(signs[those].astype(np.float64) @ table[place])
+            extreme[those, place] = again >= thresholds[place]
+        found += extreme.sum(0)
+    return found
 
 
-def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.int8] | npt.NDArray[np.float32]]:
-    """Sign patterns [n, people], ``flips`` in all, in parts of at most 10 million signs."""
+def _drawn_signs(people: int, flips: int, seed: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    """Sign patterns [n, people], 1 for a minus, ``flips`` in all, in parts of at most 10 million signs."""
     if people * flips <= 10_000_000:
         yield _few_signs(people, flips, seed)
         return
     generator, part = np.random.default_rng(seed), max(1, 10_000_000 // people)
     for start in range(0, flips, part):
-        yield 1 - 2 * generator.integers(0, 2, size=(min(part, flips - start), people), dtype=np.int8)
+        yield generator.integers(0, 2, size=(min(part, flips - start), people), dtype=np.int8)
 
 
-@lru_cache(maxsize=2)
-def _few_signs(people: int, flips: int, seed: int) -> npt.NDArray[np.float32]:
-    """The same patterns serve all contrasts and stages of a board."""
-    signs = np.random.default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8).astype(np.float32)
-    signs *= -2
-    signs += 1
-    return signs
+@_drawn_once(4)
+def _few_signs(people: int, flips: int, seed: int) -> npt.NDArray[np.uint8]:
+    """The same patterns serve all contrasts and stages of a board; read-only.
+
+    They are ``default_rng(seed).integers(0, 2, size=(flips, people), dtype=np.int8)`` (a test compares), which takes
+    the highest bit of one byte after another, but made of whole words.
+    """
+    number = flips * people
+    words = np.random.PCG64(seed).random_raw((number + 7) // 8).astype("<u8", copy=False)
+    signs = np.right_shift(words.view(np.uint8)[:number], 7, dtype=np.uint8)
+    signs.flags.writeable = False
+    return signs.reshape(flips, people)
 
 
 def paired_interval(differences: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
@@ -397,12 +458,30 @@ def paired_intervals(differences: Sequence[Floats], *, resamples: int = 2000, se
     several = [place for place, values in enumerate(differences) if values.size > 1]
     bounds = np.full((2, len(differences)), np.nan)
     if several:
-        means = [_float_weights(v.size, resamples, seed) @ v / v.size for v in (differences[p] for p in several)]
-        bounds[:, several] = percentile_interval(np.stack(means, axis=1))
+        means = _resampled_means([differences[place] for place in several], resamples, seed)
+        bounds[:, several] = percentile_interval(means.T)
     return [
         Estimate(value=float(values.mean()) if values.size else float("nan"), low=float(low), high=float(high))
         for values, low, high in zip(differences, *bounds, strict=True)
     ]
+
+
+def _resampled_means(lists: Sequence[Floats], resamples: int, seed: int) -> Floats:
+    """Mean of each list in every resample of its people, [lists, resamples]."""
+    found = np.empty((len(lists), resamples))
+    alike: dict[int, list[int]] = {}
+    for place, values in enumerate(lists):
+        alike.setdefault(values.size, []).append(place)
+    for people, places in alike.items():
+        weights = shared_weights(people, resamples, seed)
+        # As many resamples at once as the processor's cache holds, for all lists of so many people. In eights, so that
+        # each product is made as it would be with all resamples at once, to the last digit.
+        at_once = max(8, _CACHED // people // 8 * 8)
+        for start in range(0, resamples, at_once):
+            some = weights[start : start + at_once].astype(np.float64)
+            for place in places:
+                found[place, start : start + at_once] = some @ lists[place] / people
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
