@@ -13,6 +13,7 @@ from tusp.jobs.cost import Meter, multiply_accumulates
 from tusp.models.config import NetworkConfig
 from tusp.models.native import native
 from tusp.models.tinyustaging import build_network
+from tusp.platform.environment import cpu_model
 
 
 def test_the_published_form_has_the_published_arithmetic() -> None:
@@ -59,7 +60,11 @@ def test_a_meter_sees_memory_and_speed() -> None:
     assert cost["peak_memory_bytes"] > held
     assert 1000 < cost["inference_epochs_per_second"] <= 4000
     assert cost["energy_joules"] is None or cost["energy_joules"] >= 0
-    assert meter.record(training_seconds=10.0, resumed=True)["energy_joules"] is None
+    assert (cost["energy_joules"] is None) == (cost["energy_missing"] is not None), "a figure or the reason"
+    assert cost["hardware"] == cpu_model()
+    continued = meter.record(training_seconds=10.0, resumed=True)
+    assert continued["energy_joules"] is None
+    assert continued["energy_missing"] == "the cell was continued after a stop"
 
 
 def test_the_peak_is_of_this_cell_and_not_of_the_one_before() -> None:
