@@ -22,6 +22,7 @@ from tusp.platform.store import queries, record
 from tusp.platform.store.models import Artefact, Attempt, Cell, Count, Curve, utc_now
 from tusp.platform.store.record import Claimant
 from tusp.platform.store.session import Store, open_store
+from tusp.platform.store.verification import verify_done
 
 others = multiprocessing.get_context("forkserver")  # processes of their own, without 8 x the imports
 others.set_forkserver_preload(["pytest", "tusp.platform.store.queries"])
@@ -65,9 +66,7 @@ def test_a_cell_goes_from_planned_to_done_with_everything_it_left(store: Store, 
     assert set(done.artefacts) == set(handed_over.artefacts)
     attempt = done.done_attempt
     assert attempt is not None and attempt.resumed_from_pass == 2 and attempt.environment["threads"] == 2
-    assert record.verify_done(store, tmp_path, [cell.id], {cell.id: {("sim", name) for name in RECORDINGS}}) == {
-        cell.id: []
-    }
+    assert verify_done(store, tmp_path, [cell.id], {cell.id: {("sim", name) for name in RECORDINGS}}) == {cell.id: []}
 
 
 def test_a_done_cell_is_neither_claimed_nor_recorded_again(store: Store, tmp_path: Path) -> None:
@@ -329,7 +328,7 @@ def test_verification_names_every_hole(store: Store, tmp_path: Path) -> None:
     file_of(short.id).write_bytes(content[:-1])
     expected = {cell.id: {("sim", name) for name in RECORDINGS} for cell in (whole, changed, gone, short, planned)}
     expected[whole.id] |= {("sim", "night3")}
-    said = record.verify_done(store, tmp_path, list(expected), expected)
+    said = verify_done(store, tmp_path, list(expected), expected)
     assert said[whole.id] == [
         "no counts under rule full for sim/night3",
         "no counts under rule trim30 for sim/night3",
@@ -339,7 +338,7 @@ def test_verification_names_every_hole(store: Store, tmp_path: Path) -> None:
     assert len(said[gone.id]) == 1 and said[gone.id][0].endswith("night1.bin is gone")
     assert len(said[short.id]) == 1 and "bytes instead of" in said[short.id][0]
     assert said[planned.id] == ["the store has no done cell of this id"]
-    assert record.verify_done(store, tmp_path, [whole.id, "no such"], None) == {
+    assert verify_done(store, tmp_path, [whole.id, "no such"], None) == {
         whole.id: [],
         "no such": ["the store has no done cell of this id"],
     }
@@ -364,7 +363,7 @@ def test_verifying_a_hundred_cells_takes_less_than_a_second(store: Store, tmp_pa
     for cell in cells:
         run_cell(store, tmp_path, cell)
     start = time.process_time()
-    said = record.verify_done(store, tmp_path, [cell.id for cell in cells], None)
+    said = verify_done(store, tmp_path, [cell.id for cell in cells], None)
     assert time.process_time() - start < 1
     assert len(said) == 100 and not any(said.values())
 

@@ -22,15 +22,14 @@ from tusp.platform.processes import this_process
 from tusp.platform.settings import Settings
 from tusp.platform.store.cancelling import CANCELLED
 from tusp.platform.store.record import (
-    NOT_DONE,
     add_cells,
     create_submission,
     finish_submission,
     interrupt_dead_submissions,
     reset_cell,
-    verify_done,
 )
 from tusp.platform.store.session import Store
+from tusp.platform.store.verification import NOT_DONE, verify_done
 
 Reuse = Literal["missing", "never", "only"]
 Say = Callable[[str], None]

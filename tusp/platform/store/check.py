@@ -11,8 +11,8 @@ from tusp.platform.identity import fingerprint
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.models import Artefact, Attempt, Base, Cell
 from tusp.platform.store.packed import OTHER_THAN_PLAN, VOTE, collected, count_rows, packed_problems, plan_columns
-from tusp.platform.store.record import judged_by_plan
 from tusp.platform.store.session import HEAD_REVISION, VERSION_TABLE, Store, store_revision
+from tusp.platform.store.verification import judged_by_plan
 
 _BATCH = 200
 
