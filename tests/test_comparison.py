@@ -253,6 +253,8 @@ def test_what_was_not_judged_on_the_same_is_listed_with_the_reason(
     assert np.isnan(board.rows[-1].rank.value)
     assert {pair.first for pair in board.pairs} == {"full"}
     assert f"not ranked: theirs: {reason}" in note_lines(report, board)
+    covered = [entries[-1].main for entries in leaderboard_table(board).rows][-1]
+    assert covered == ("75.0 %" if "lacks" in how else "all"), "as exact as in words"
 
 
 def test_an_imported_submission_may_be_called_like_an_arm(store: Store, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_missing_recording_makes_it_partial(store: Store, given: Path, scored:
     (given / "SC4002E0.json").unlink()
     (given / "stranger.json").write_text("[0, 0]")
     (given / "readme.md").write_text("hello")
-    with pytest.raises(DataError, match="covers 18 of 27 scored epochs: 1 recordings are missing: SC4002E0") as error:
+    with pytest.raises(DataError, match="covers 18 of 27 scored epochs: 1 recording is missing: SC4002E0") as error:
         scored()
     one_line(error)
     assert list_entries(store) == []

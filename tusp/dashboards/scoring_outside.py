@@ -5,7 +5,7 @@ The same counts, rules and metrics as for tusp's own cells. What is missing is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -341,16 +341,20 @@ def _coverage_notes(
 ) -> list[str]:
     notes = []
     if missing:
-        notes.append(f"{len(missing)} recordings are missing: {_few(missing)}")
+        notes.append(f"{_recordings(missing, 'is', 'are')} missing: {_few(missing)}")
     if refused:
-        notes.append(f"{len(refused)} recordings were refused: {_few(list(refused.values()))}")
+        notes.append(f"{_recordings(refused, 'was', 'were')} refused: {_few(list(refused.values()))}")
     if lacking:
-        notes.append(f"{len(lacking)} recordings lack scored epochs: {_few(lacking)}")
+        notes.append(f"{_recordings(lacking, 'lacks', 'lack')} scored epochs: {_few(lacking)}")
     if unmatched:
         notes.append(f"of no recording: {_few(unmatched)}")
     if left_aside:
         notes.append(f"not read: {_few(left_aside)}")
     return notes
+
+
+def _recordings(names: Collection[str], one: str, several: str) -> str:
+    return f"1 recording {one}" if len(names) == 1 else f"{len(names)} recordings {several}"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -127,7 +127,9 @@ def _coverage(row: Row) -> Entry:
         done = f"{row.folds_done}/{row.folds_planned}"
         return Entry(main=done, under=people, warning=row.folds_done < row.folds_planned)
     whole = row.coverage_in_words == "complete"
-    share = "all" if whole else NOT_SCORED if math.isnan(row.coverage) else f"{math.floor(100 * row.coverage)} %"
+    # Rounded down, as in words: what is not whole never reads 100 %.
+    share = NOT_SCORED if math.isnan(row.coverage) else f"{math.floor(1000 * row.coverage) / 10:.1f} %"
+    share = "all" if whole else share
     return Entry(main=share, under=people, warning=row.kind == "imported" and not whole)
 
 
