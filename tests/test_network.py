@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from training_nights import small_network
 
-from tusp.models import native
+from tusp.models import fused, native
 from tusp.models.attention import ChannelSpatialJointAttention, SqueezeExcitation
 from tusp.models.config import NetworkConfig, config_from_settings
 from tusp.models.losses import build_loss
@@ -287,6 +287,40 @@ def test_compiled_blocks_average_over_any_window(window: int) -> None:
     assert isinstance(network, TinyUStaging)
     (fast, _), (plain, _) = two_forms(network.train(), epochs=2, window=window)
     torch.testing.assert_close(fast.double(), plain, rtol=0, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("inputs", "width", "dilation", "samples"),
+    [
+        pytest.param(2, 22, 2, 3840, id="into the first level"),
+        pytest.param((22, 22), 22, 1, 3840, id="joined"),
+        pytest.param((9, 9), 9, 2, 2999, id="no multiple of anything"),
+        pytest.param(45, 45, 2, 2049, id="a tile of few samples at the end"),
+        pytest.param((90, 90), 90, 1, 1500, id="one after the other"),
+        pytest.param(8, 8, 3, 4000, id="a dilation without a short form"),
+    ],
+)
+def test_two_convolutions_tile_by_tile_equal_the_plain_form(
+    inputs: int | tuple[int, int], width: int, dilation: int, samples: int
+) -> None:
+    torch.manual_seed(0)
+    channels = (inputs,) if isinstance(inputs, int) else inputs
+    first, second = (ConvBlock(n, width, 5, momentum=0.1, dilation=dilation) for n in (sum(channels), width))
+    both = lived_in(nn.Sequential(first, second)).eval()
+    tensors = [torch.randn(2, n, samples) for n in channels]
+    sources = [
+        fused.Stored(values=tensor, scale=torch.rand(n) + 0.5, shift=torch.randn(n))
+        for n, tensor in zip(channels, tensors, strict=True)
+    ]
+    with torch.no_grad():
+        fast = fused.twice(
+            first.convolution, first.norm, second.convolution, second.norm, *sources, padding=first.padding
+        )
+        plain = both.double()(torch.cat([source.normalised() for source in sources], dim=1).double())
+    error = (fast.normalised().double() - plain).abs().max()
+    assert float(error) <= 1e-5 * max(1.0, float(plain.std()))
+    torch.testing.assert_close(fast.mean().double(), plain.mean(dim=2), rtol=0, atol=1e-5)
 
 
 @compiled
