@@ -13,6 +13,7 @@ from report_results import add_cell, add_submission, new_store, night, plausible
 
 from tusp.dashboards.across import mean_cost
 from tusp.dashboards.documents import report_document, report_frame
+from tusp.dashboards.render import render_report
 from tusp.dashboards.report import Report, build_report
 from tusp.dashboards.wide_tables import across_lines, across_tables, forest_table
 from tusp.platform.scoring.evidence import combine_corpora, critical_difference
@@ -202,6 +203,7 @@ def test_the_csv_has_pairs_folds_and_the_summary(store: Store) -> None:
     ablation(store, ["dcsm", "sedf-sc"], arms=("full", "no-csja"))
     report = report_of(store)
     frame = report_frame(report)
+    assert render_report(report, "csv") == frame.to_csv(index=False, lineterminator="\n")
     together = frame[(frame["kind"] == "together") & (frame["aggregation"] == "corpora")].iloc[0]
     assert together["value"] == report.across.forests[0].summary.effect.value
     assert together["judged_on"] == "dcsm+sedf-sc"

@@ -31,6 +31,9 @@ FRAME_COLUMNS: Final = (
     "kind", "name", "aggregation", "metric", "stage", "value", "low", "high", "sd", "p", "p_holm", "people", "text",
 )  # fmt: skip
 
+WHOLE_COLUMNS: Final = ("folds", "people")
+"""Of these, the columns of whole numbers."""
+
 
 def report_document(report: Report) -> dict[str, Any]:
     """The report as one JSON document; null means not scored."""
@@ -74,11 +77,15 @@ def report_frame(report: Report) -> pd.DataFrame:
     """The report as one long table, a row per figure; NaN means not scored (empty in the CSV)."""
     import pandas as pd  # only here: it takes as long to import as the rest of a report
 
+    frame = pd.DataFrame.from_records(frame_rows(report), columns=list(FRAME_COLUMNS))
+    return frame.astype(dict.fromkeys(WHOLE_COLUMNS, "Int64"))  # whole numbers although some rows have none
+
+
+def frame_rows(report: Report) -> list[dict[str, Any]]:
+    """The rows of :func:`report_frame`; what a row does not have is not in it."""
     rows = [row for board in report.boards for row in _frame_rows(board)]
     rows += [row for forest in report.across.forests for row in _forest_rows(forest, report.rule)]
-    rows += _made_rows(report)
-    frame = pd.DataFrame.from_records(rows, columns=list(FRAME_COLUMNS))
-    return frame.astype({"folds": "Int64", "people": "Int64"})  # whole numbers although some rows have none
+    return rows + _made_rows(report)
 
 
 def _made_rows(report: Report) -> list[dict[str, Any]]:
