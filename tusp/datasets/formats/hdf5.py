@@ -35,8 +35,8 @@ is examined. A file of kilobytes can hold as many zeros."""
 MOST_CHUNK_BYTES: Final = 2**29
 MOST_ATTRIBUTE_BYTES: Final = 2**20
 MOST_MEMBERS: Final = 10_000
-MOST_LINKS: Final = 32
-"""Links in one path, soft ones that point to soft ones counted too."""
+MOST_LINKS: Final = 16
+"""Links in one path, soft ones that point to soft ones counted too; as many as the HDF5 library follows."""
 MOST_COMPRESSION: Final = 1100
 """Deflate, the strongest filter that every HDF5 library has, stays below 1,032 to 1."""
 LONGEST_REASON: Final = 160
@@ -200,7 +200,7 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
             if isinstance(link, h5py.SoftLink):
                 links += 1
                 if links > MOST_LINKS:
-                    raise DataError(f"{path}: {name!r} is a link that leads in a circle")
+                    raise DataError(f"{path}: {name!r} leads in a circle, or over more than {MOST_LINKS} links")
                 if link.path.startswith("/"):
                     here = group.file["/"]
                 waiting = [step for step in link.path.split("/") if step not in ("", ".")] + waiting
