@@ -181,35 +181,61 @@ def in_all(costs: Sequence[Cost], name: str) -> float:
     return getattr(costs[0], name).value if len(costs) == 1 else float("nan")
 
 
-def contrast_cost(weights: Mapping[str, float], results: Mapping[str, Results]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What a cell of an arm costs, for the contrasts that the arm is in."""
+
+    n_parameters: int | None
+    macs_per_epoch: float
+    training_seconds: float
+    """Mean of its cells."""
+    inference_epochs_per_second: float
+    """Median of its cells."""
+    speeds: frozenset[tuple[str, str, float, int]]
+    """What its cells ran on, as far as it decides the speed."""
+
+
+def arm_cost(results: Results) -> ArmCost:
+    """From the results of an arm's done cells; NaN where one of them does not say."""
+
+    def over(name: str, summary: Callable[[list[float]], float]) -> float:
+        values = [_number(result, name) for result in results]
+        known = [value for value in values if value is not None]
+        return summary(known) if len(known) == len(values) else float("nan")
+
+    return ArmCost(
+        n_parameters=first_of(results, "n_parameters"),
+        macs_per_epoch=over("macs_per_epoch", max),
+        training_seconds=over("training_seconds", lambda values: float(np.mean(values))),
+        inference_epochs_per_second=over("inference_epochs_per_second", lambda values: float(np.median(values))),
+        speeds=frozenset(place_of(result).same_speed for result in results),
+    )
+
+
+def contrast_cost(weights: Mapping[str, float], of: Mapping[str, ArmCost]) -> dict[str, Any]:
     """What an effect costs: the combination of the arms that the effect is of.
 
     Args:
         weights: of the arms in the contrast.
-        results: of their done cells; each arm has some.
+        of: what each of these arms costs.
 
     Returns:
         ``parameters`` and ``macs_per_epoch``; ``training_seconds`` (of the arms' means of a cell) and
         ``inference_epochs_per_second`` (of the arms' medians), both NaN unless all cells ran on the same hardware.
         None or NaN where an arm does not say.
     """
-    parameters = {arm: first_of(of_arm, "n_parameters") for arm, of_arm in results.items()}
-    known = all(value is not None for value in parameters.values())
-    alike = len({place_of(result).same_speed for of_arm in results.values() for result in of_arm}) == 1
+    parameters = [(weight, of[arm].n_parameters) for arm, weight in weights.items()]
+    known = all(value is not None for _, value in parameters)
+    alike = len({speed for arm in weights for speed in of[arm].speeds}) == 1
 
-    def combined(name: str, over: Callable[[list[float]], float], *, apart: bool) -> float:
-        values = {arm: [_number(result, name) for result in of_arm] for arm, of_arm in results.items()}
-        if apart or any(value is None for of_arm in values.values() for value in of_arm):
-            return float("nan")
-        return sum(weight * over([v for v in values[arm] if v is not None]) for arm, weight in weights.items())
+    def combined(name: str) -> float:
+        return float(sum(weight * getattr(of[arm], name) for arm, weight in weights.items()))
 
     return {
-        "parameters": round(sum(w * (parameters[arm] or 0) for arm, w in weights.items())) if known else None,
-        "macs_per_epoch": combined("macs_per_epoch", max, apart=False),
-        "training_seconds": combined("training_seconds", lambda v: float(np.mean(v)), apart=not alike),
-        "inference_epochs_per_second": combined(
-            "inference_epochs_per_second", lambda v: float(np.median(v)), apart=not alike
-        ),
+        "parameters": round(sum(weight * (value or 0) for weight, value in parameters)) if known else None,
+        "macs_per_epoch": combined("macs_per_epoch"),
+        "training_seconds": combined("training_seconds") if alike else float("nan"),
+        "inference_epochs_per_second": combined("inference_epochs_per_second") if alike else float("nan"),
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
-from tusp.dashboards.costs import contrast_cost
+from tusp.dashboards.costs import ArmCost, arm_cost, contrast_cost
 from tusp.dashboards.entries import HumanCeiling
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
 from tusp.dashboards.guests import can_be_counted, guests, truth_of
@@ -222,8 +222,13 @@ def _board(
     baseline, baseline_notes = baseline_row(cells, counted, folds_repeat=repeated, resamples=resamples, seed=seed)
     everything = [part for of_arm in parts.values() for part in of_arm]
     folds = None if repeated else fold_plan(cells, everything, key.judged_on)
+    results = {
+        arm: [cell.summary.result for cell in of_arm if cell.summary.state == "done" and cell.summary.result]
+        for arm, of_arm in by_arm.items()
+    }
+    costs = {arm: arm_cost(of_arm) for arm, of_arm in results.items() if of_arm}
     board_contrasts = [
-        _with_cost(contrast, by_arm)
+        _with_cost(contrast, costs)
         for contrast in contrasts(
             _specs(cells, selection, labels, key.trained_on), judged, folds=folds, resamples=resamples, seed=seed
         )
@@ -285,15 +290,11 @@ def _in_order(rows: Sequence[Row], baseline: Row | None) -> list[Row]:
     return [*best, *([baseline] if baseline else []), *(row for row in rows if not among(row))]
 
 
-def _with_cost(contrast: Contrast, by_arm: Mapping[str, Sequence[ReportCell]]) -> Contrast:
+def _with_cost(contrast: Contrast, costs: Mapping[str, ArmCost]) -> Contrast:
     """A contrast with what it costs: parameters, multiply-accumulates, training time of a cell, inference rate."""
-    results = {
-        arm: [cell.summary.result for cell in by_arm[arm] if cell.summary.state == "done" and cell.summary.result]
-        for arm in contrast.weights
-    }
-    if not all(results.values()):
+    if not contrast.weights.keys() <= costs.keys():
         return contrast
-    return replace(contrast, **contrast_cost(contrast.weights, results))
+    return replace(contrast, **contrast_cost(contrast.weights, costs))
 
 
 def _split_seeds(cells: Sequence[ReportCell], selection: Selection) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tusp.dashboards.contents import (
     board_tables,
@@ -65,7 +65,7 @@ def render_report(report: Report, format: str, *, extras: Extras | None = None) 
             )
         return _csv(report)
     if format == "json":
-        return json.dumps(report_document(report), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return _laid_out(report_document(report)) + "\n"
     if format == "latex":
         from tusp.dashboards.latex import latex_document
 
@@ -75,6 +75,26 @@ def render_report(report: Report, format: str, *, extras: Extras | None = None) 
 
         return html_document(report, extras)
     raise UserError(f"no format {format!r}; formats are {', '.join(FORMATS)}")
+
+
+_ENCODE: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON in which whatever holds no list or object stands in one line. `json.dumps` with an indent has every number
+    in a line of its own and is written in Python, which takes a second for many boards."""
+    if not isinstance(value, dict | list) or not any(
+        isinstance(item, dict | list) for item in (value.values() if isinstance(value, dict) else value)
+    ):
+        return _ENCODE(value)
+    inner = indent + "  "
+    if isinstance(value, dict):
+        opening, closing = "{", "}"
+        items = [f"{_ENCODE(str(name))}: {_laid_out(item, inner)}" for name, item in value.items()]
+    else:
+        opening, closing = "[", "]"
+        items = [_laid_out(item, inner) for item in value]
+    return f"{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{closing}"
 
 
 def print_report(report: Report, console: Console) -> None:
