@@ -213,7 +213,8 @@ class DodTarget(Hdf5Target):
             described = file.attrs.get("description")
             entries = json.loads(described) if isinstance(described, str | bytes) else []
             entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-            for kind in ("eeg", "eog"):
+            # A channel is known by its own name, wherever it lies.
+            for kind in file["signals"]:
                 for name in (*DOD_EEG, "EOG1", "EOG2"):
                     try:
                         dataset = file.get(f"signals/{kind}/{name}")
