@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +56,35 @@ def joint(store: Store, trained: Sequence[str], judged: Sequence[str], *, experi
 
 def report_of(store: Store, *, everything: bool = False) -> Report:
     return build_report(store, bootstrap=200, everything=everything)
+
+
+SIDE_BY_SIDE = """
+import os, sys
+from tusp.dashboards import leaderboard
+from tusp.dashboards.render import render_report
+from tusp.dashboards.report import build_report
+from tusp.platform.store.session import open_store
+
+store = open_store(sys.argv[1])
+begin = leaderboard._begin
+leaderboard._begin = lambda make: (os.write(2, b"forked "), begin(make))
+for processes in (1, 2):
+    print(render_report(build_report(store, bootstrap=200, processes=processes), "json"))
+    os.write(2, b"| ")
+store.engine.dispose()
+"""
+
+
+def test_boards_made_side_by_side_are_the_same(store: Store) -> None:
+    """In a process of its own: beside other threads nothing is forked."""
+    ablation(store, ["dcsm", "sedf-sc", "sedf-st"])
+    run = subprocess.run(
+        [sys.executable, "-c", SIDE_BY_SIDE, store.url], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert run.stderr == "| forked forked | "
+    one, two = run.stdout.split("}\n\n")[:2]
+    assert json.loads(one + "}") == json.loads(two + "}")
+    assert len(json.loads(one + "}")["boards"]) == 3
 
 
 def test_a_forest_combines_the_effects_of_the_boards(store: Store) -> None:

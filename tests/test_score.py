@@ -251,7 +251,7 @@ def test_the_command_prints_the_row_and_json(home: Path, truth: Path, given: Pat
     shown = run(home, *asked)
     assert shown.exit_code == 0, shown.output
     assert "sedf-sc (real), rule full, pooled over epochs" in shown.output
-    assert "net" in shown.output and "1.000" in shown.output and "100.0 %" in shown.output
+    assert "net" in shown.output and "1.000" in shown.output and "100.0 %" in shown.output, shown.output
     printed = run(home, *asked, "--replace", "--json")
     found = json.loads(printed.stdout)
     assert found["entry"]["overall"]["macro_f1"]["value"] == 1

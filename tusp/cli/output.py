@@ -72,11 +72,18 @@ def print_table(
     *,
     title: str | None = None,
     caption: str | None = None,
+    tight: bool = False,
 ) -> None:
-    """Print a table; columns whose cells are all numbers are aligned to the right."""
+    """Print a table; columns whose cells are all numbers are aligned to the right.
+
+    Args:
+        tight: without lines between columns, so that ten of them fit into 80 characters.
+    """
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    lines: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": 0, "show_edge": False} if tight else {}
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left", **lines)
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)

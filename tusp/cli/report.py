@@ -47,6 +47,7 @@ def report(
     from tusp.dashboards.render import FORMATS, print_report, render_report
     from tusp.dashboards.report import build_report
     from tusp.dashboards.suites import suite_table
+    from tusp.platform.environment import usable_cores
     from tusp.platform.files import disk_errors_named, write_text_atomic
     from tusp.platform.store.session import open_store
 
@@ -64,6 +65,7 @@ def report(
         bootstrap=bootstrap,
         home=settings.home,
         sleep=sleep,
+        processes=usable_cores(),
     )
     if suite is not None:
         found = replace(found, suite=suite_table(found, suite))

@@ -128,11 +128,12 @@ def _print_pooled(outcome: Outcome, kind: str) -> None:
         share = "" if math.isnan(row.covered) else f"\n{math.floor(1000 * row.covered) / 10:.1f} %"
         coverage = f"{row.recordings}/{len(row.scored)}{share}"
         table.append([f"{row.name}\n{row.kind}", *cells, coverage])
-    columns = ["", "macro-F1", "accuracy", "kappa", *(f"F1 {stage}" for stage in STAGE_NAMES), "covers"]
+    columns = ["", "macro\nF1", "accu-\nracy", "kappa", *(f"F1\n{stage}" for stage in STAGE_NAMES), "covers"]
     print_table(
         columns,
         table,
         title=f"{outcome.corpus} ({kind}), rule {outcome.rule}, pooled over epochs, 95 % intervals over people",
+        tight=True,
     )
     if outcome.humans:
         humans = outcome.humans

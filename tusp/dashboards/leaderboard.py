@@ -3,8 +3,11 @@ named."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +33,7 @@ from tusp.dashboards.rows import (
     baseline_row,
     or_worst,
 )
-from tusp.platform.environment import usable_cores
+from tusp.platform.errors import TuspError
 from tusp.platform.scoring.evidence import PairTest
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
@@ -52,8 +55,8 @@ __all__ = [
     "outside_boards",
 ]
 
-MOST_THREADS: Final = 4
-"""Boards that are made at the same time, where there are as many cores: beyond, they wait for the interpreter."""
+FEWEST_APART: Final = 3
+"""Boards from which on several processes are worth their start."""
 
 OUTSIDE: Final = "outside"
 """Experiment of boards that hold entries only."""
@@ -111,10 +114,15 @@ class Board:
 
 
 def build_boards(
-    store: Store, selection: Selection, *, resamples: int, seed: int, home: Path | None = None
+    store: Store, selection: Selection, *, resamples: int, seed: int, home: Path | None = None, processes: int = 1
 ) -> tuple[Board, ...]:
     """Every board of a selection, real ones first, then by what they are about; the store is asked for the imported
-    submissions and human scorers of the same nights, ``home`` (TUSP_HOME) under other rules than ``RULES``."""
+    submissions and human scorers of the same nights, ``home`` (TUSP_HOME) under other rules than ``RULES``.
+
+    Args:
+        processes: that make boards at the same time, forked from one that runs no other thread. The boards are the
+            same.
+    """
     places: dict[BoardKey, list[ReportCell]] = {}
     for cell in selection.cells:
         for corpus in cell.judged_on:
@@ -124,11 +132,39 @@ def build_boards(
         return _board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home)
 
     order = sorted(places)
-    if len(order) < 2:
+    processes = min(processes, len(order))
+    # What is forked beside other threads may wait forever for a lock that one of them held.
+    can_fork = "fork" in multiprocessing.get_all_start_methods() and threading.active_count() == 1
+    if processes < 2 or len(order) < FEWEST_APART or not can_fork:
         return tuple(map(board, order))
-    # numpy lets other threads go on while it computes; a board depends on no other.
-    with ThreadPoolExecutor(min(len(order), usable_cores(), MOST_THREADS)) as threads:
-        return tuple(threads.map(board, order))
+    return _in_processes(store, board, order, processes)
+
+
+_make: Callable[[BoardKey], Board] | None = None
+"""What a forked process makes boards with."""
+
+
+def _begin(make: Callable[[BoardKey], Board]) -> None:
+    global _make
+    _make = make
+
+
+def _made(key: BoardKey) -> Board:
+    assert _make is not None
+    return _make(key)
+
+
+def _in_processes(
+    store: Store, make: Callable[[BoardKey], Board], order: Sequence[BoardKey], processes: int
+) -> tuple[Board, ...]:
+    """Forked processes see all that was read without a copy; what they make comes back through a pipe."""
+    store.engine.dispose()  # a connection must not be used, or closed, by two processes
+    forked = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=forked, initializer=_begin, initargs=(make,)) as pool:
+        try:
+            return tuple(pool.map(_made, order))
+        except BrokenProcessPool as error:
+            raise TuspError("a process that made boards was killed (out of memory?); report fewer at once") from error
 
 
 def outside_boards(

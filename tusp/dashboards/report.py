@@ -102,6 +102,7 @@ def build_report(
     seed: int = 0,
     home: Path | None = None,
     sleep: bool = False,
+    processes: int = 1,
 ) -> Report:
     """Build the report of the latest submission, a named one, or all.
 
@@ -120,6 +121,7 @@ def build_report(
         home: TUSP_HOME, where the kept predictions are; needed for other rules than ``trim30`` and ``full`` and for
             ``sleep``.
         sleep: add the agreement of sleep statistics of every arm, from kept predictions.
+        processes: that make boards at the same time, as in :func:`tusp.dashboards.leaderboard.build_boards`.
 
     Raises:
         UserError: unknown rule, submission or corpus; nothing submitted or imported yet; too few resamples; no home
@@ -132,7 +134,7 @@ def build_report(
     selection = select_results(
         store, submission=submission, everything=everything, rule=rule, corpus=corpus, outside=outside, home=home
     )
-    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home)
+    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home, processes=processes)
     alone = outside if everything or not selection.submissions else set()
     boards += outside_boards(
         store,
