@@ -778,6 +778,19 @@ def test_a_downloaded_archive_is_unpacked_and_checked(shared_data: Path, tmp_pat
     assert len(left_over(tmp_path / "nights")) == 2  # nothing else was unpacked
 
 
+def test_a_member_that_is_not_what_its_compression_says_is_named(tmp_path: Path) -> None:
+    """bzip2 says so with an error of the operating system's kind."""
+    name = "sleep-cassette/SC4001EC-Hypnogram.edf"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(name, noise(5000))
+    raw = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(raw.replace(b"BZh", b"XYZ"))
+    report = fetch("sedf-sc", tmp_path / "nights", recordings=1, archive=tmp_path / "a.zip")
+    (found,) = [outcome for outcome in report.failed if outcome.path == name]
+    assert f"a.zip: {name}: cannot be unpacked (Invalid data stream)" in str(found.reason)
+    assert left_over(tmp_path / "nights") == []
+
+
 def hostile(path: Path, kind: str) -> Path:
     """An archive that wants out of its folder, or to fill the disk."""
     wanted = "sleep-cassette/SC4001EC-Hypnogram.edf"

@@ -255,13 +255,23 @@ def _copy(source: IO[bytes], part: Part, size: int, client: Client, advance: Adv
         while left:
             if client.stop.is_set():
                 raise Stopped
-            block = source.read(min(_CHUNK, left))
+            block = _unpacked_block(source, min(_CHUNK, left))
             if not block:
                 raise DataError(f"ends {left} bytes early")
             stream.write(block)
             advance(len(block))
             left -= len(block)
-        source.read(1)  # zipfile compares the checksum at the end only
+        _unpacked_block(source, 1)  # zipfile compares the checksum at the end only
+
+
+def _unpacked_block(source: IO[bytes], size: int) -> bytes:
+    """At most so many bytes of a member."""
+    try:
+        return source.read(size)
+    except OSError as error:
+        if error.errno is not None:  # the disk's or the network's
+            raise
+        raise DataError(f"cannot be unpacked ({error})") from error  # bzip2 says so of bytes that are not its own
 
 
 def unpack_member(client: Client, item: Item, part: Part, target: Path, advance: Advance) -> None:
@@ -275,7 +285,10 @@ def unpack_member(client: Client, item: Item, part: Part, target: Path, advance:
     for last in (False, True):
         try:
             with open_zip(client, item.url) as archive, archive.open(item.member) as source:
-                _copy(source, part, item.size, client, advance)
+                try:
+                    _copy(source, part, item.size, client, advance)
+                except DataError as error:
+                    raise DataError(f"{item.path}: {error}") from error
             _finish(item, part, target)
             return
         except DataError:
