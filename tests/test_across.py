@@ -60,14 +60,14 @@ def report_of(store: Store, *, everything: bool = False) -> Report:
 
 SIDE_BY_SIDE = """
 import os, sys
-from tusp.dashboards import leaderboard
+from tusp.dashboards import board_making
 from tusp.dashboards.render import render_report
 from tusp.dashboards.report import build_report
 from tusp.platform.store.session import open_store
 
 store = open_store(sys.argv[1])
-begin = leaderboard._begin
-leaderboard._begin = lambda make: (os.write(2, b"forked "), begin(make))
+begin = board_making._begin
+board_making._begin = lambda make: (os.write(2, b"forked "), begin(make))
 for processes in (1, 2):
     print(render_report(build_report(store, bootstrap=200, processes=processes), "json"))
     os.write(2, b"| ")

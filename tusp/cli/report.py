@@ -32,6 +32,7 @@ def report(
         Path | None, typer.Option(help="Write a card of every corpus and every row to this folder instead.")
     ] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples over people for the intervals.")] = 2000,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Make every board anew, also those made before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Leaderboards with intervals over people, and ablation contrasts paired by person.
@@ -56,6 +57,7 @@ def report(
         raise UserError(f"no format {chosen!r}; formats are {', '.join(FORMATS)}")
     settings = current_settings()
     store = open_store(settings.db)
+    kept = None if fresh else settings.kept
     found = build_report(
         store,
         submission=submission,
@@ -66,6 +68,7 @@ def report(
         home=settings.home,
         sleep=sleep,
         processes=usable_cores(),
+        kept=kept,
     )
     if suite is not None:
         found = replace(found, suite=suite_table(found, suite))
@@ -79,7 +82,7 @@ def report(
     if output is None and chosen == "table":
         print_report(found, console)
         return
-    text = render_report(found, chosen, extras=read_extras(store, found) if chosen == "html" else None)
+    text = render_report(found, chosen, extras=read_extras(store, found, kept=kept) if chosen == "html" else None)
     if output is not None:
         with disk_errors_named("report", output):
             write_text_atomic(output, text)

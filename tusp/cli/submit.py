@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -165,7 +166,7 @@ def submit(
         raise CellError(
             f"submission {result.id} was cancelled; what is done is kept, the same command goes on from here"
         )
-    _report(store, result.id, rule, as_json=as_json)
+    _report(store, result.id, rule, as_json=as_json, kept=settings.kept)
     if result.failed:
         for cell, reason in result.failed.items():
             errors.print(f"cell {cell[:12]} failed: {reason}", markup=False, soft_wrap=True)
@@ -337,11 +338,15 @@ def _run(
     return result
 
 
-def _report(store: Store, submission: str, rule: str, *, as_json: bool) -> None:
+def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Path) -> None:
+    from threadpoolctl import threadpool_limits
+
     from tusp.dashboards.render import print_report, render_report
     from tusp.dashboards.report import build_report
 
-    report = build_report(store, submission=submission, rule=rule)
+    # One thread, as `tusp report`: no digit depends on how many cores there are.
+    with threadpool_limits(1, user_api="blas"):
+        report = build_report(store, submission=submission, rule=rule, kept=kept)
     if as_json:
         sys.stdout.write(render_report(report, "json"))
     else:

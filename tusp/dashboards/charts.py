@@ -267,11 +267,9 @@ def _curves(canvas: Canvas, across: Scale, up: Scale, curves: Sequence[TrainingC
     if passes.size:
         known = table[:, passes]
         numbers = (passes + 1).tolist()
-        lowest, middle, highest = (
-            np.nanmin(known, 0).tolist(),
-            np.nanmedian(known, 0).tolist(),
-            np.nanmax(known, 0).tolist(),
-        )
+        # NumPy looks for NaN one column after another.
+        median = np.nanmedian if np.isnan(known).any() else np.median
+        lowest, middle, highest = np.nanmin(known, 0).tolist(), median(known, 0).tolist(), np.nanmax(known, 0).tolist()
         edge = [*zip(numbers, highest, strict=True), *reversed(list(zip(numbers, lowest, strict=True)))]
         canvas.path([(across(n), up(value)) for n, value in edge], "band", closed=True)
         _polyline(canvas, across, up, dict(zip(numbers, middle, strict=True)), "s-n2 bar")

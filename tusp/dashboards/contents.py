@@ -37,9 +37,13 @@ def board_tables(board: Board) -> list[TextTable]:
     return [*tables, details_table(board), *sleep_tables(board)]
 
 
-def is_text(table: TextTable, column: int) -> bool:
-    """Whether a column (not the first) holds sentences, which are set from the left and broken into lines."""
-    return column > 0 and any(len(row[column].main) > TEXT_LENGTH for row in table.rows)
+def text_columns(table: TextTable) -> frozenset[int]:
+    """Columns (never the first) that hold sentences, which are set from the left and broken into lines."""
+    return frozenset(
+        column
+        for column in range(1, len(table.columns))
+        if any(len(row[column].main) > TEXT_LENGTH for row in table.rows)
+    )
 
 
 def comparison_sentences(board: Board) -> list[str]:

@@ -10,7 +10,7 @@ from tusp.dashboards.across import Forest, Matrix, RankDiagram
 from tusp.dashboards.contents import entry_lines, submission_line
 from tusp.dashboards.contrast import Contrast
 from tusp.dashboards.costs import FIGURES, Cost
-from tusp.dashboards.entries import HumanCeiling
+from tusp.dashboards.entries import CeilingNote
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.published import PublishedRow
 from tusp.dashboards.report import NightsNote, Report
@@ -142,9 +142,9 @@ def _published(row: PublishedRow) -> dict[str, Any]:
     return {**same, "values": dict(row.values)}
 
 
-def _ceiling(ceiling: HumanCeiling) -> dict[str, Any]:
+def _ceiling(ceiling: CeilingNote) -> dict[str, Any]:
     return {
-        "scorers": [row.name for row in ceiling.scorers],
+        "scorers": list(ceiling.scorers),
         "best": ceiling.best,
         "ranges": {name: list(ends) for name, ends in ceiling.ranges.items()},
         "pairwise_kappa": ceiling.pairwise_kappa,

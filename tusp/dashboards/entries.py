@@ -70,6 +70,18 @@ class EntryRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CeilingNote:
+    """What a board says of a :class:`HumanCeiling`."""
+
+    scorers: tuple[str, ...]
+    """Their names."""
+    mean: PooledScores
+    ranges: Mapping[str, tuple[float, float]]
+    best: str
+    pairwise_kappa: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class HumanCeiling:
     """What human experts reach on the same nights: each against the consensus of the others."""
 
@@ -82,6 +94,17 @@ class HumanCeiling:
     pairwise_kappa: float
     """Mean over all pairs of scorers of Cohen's kappa between them, pooled over epochs that both scored; NaN where no
     pair has one, and under other rules than those that were counted when the scorers were judged."""
+
+    @property
+    def note(self) -> CeilingNote:
+        """The same without the counts of each scorer."""
+        return CeilingNote(
+            scorers=tuple(row.name for row in self.scorers),
+            mean=self.mean.scores,
+            ranges=self.ranges,
+            best=self.best,
+            pairwise_kappa=self.pairwise_kappa,
+        )
 
 
 def entry_rows(

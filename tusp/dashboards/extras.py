@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import select
 
 from tusp.dashboards.frames import BoardKey
+from tusp.dashboards.kept import Kept, hash_of
 from tusp.dashboards.report import Report
-from tusp.datasets.adapters import BUILT_IN, adapters
 from tusp.datasets.splits import corpus_of
 from tusp.platform.store.models import Corpus
-from tusp.platform.store.queries import BriefCell, brief_cells, curve_scores
+from tusp.platform.store.queries import BriefCell, curve_scores
 from tusp.platform.store.session import Store
+
+Group: TypeAlias = tuple[Any, ...]
+"""What is trained alike: kind of nights, experiment, corpora, protocol, folds, recipe, split."""
+
+CURVES: Final = "curves"
+"""Folder of training curves among what is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +88,13 @@ class Extras:
     corpora: tuple[CorpusFacts, ...] = ()
 
 
-def read_extras(store: Store, report: Report) -> Extras:
-    """Training curves of the report's done cells and facts about its corpora; the store is only read."""
-    return Extras(training=_training(store, report), corpora=corpus_facts(store, corpora_of(report)))
+def read_extras(store: Store, report: Report, *, kept: Path | None = None) -> Extras:
+    """Training curves of the report's done cells and facts about its corpora; the store is only read.
+
+    Args:
+        kept: folder of what was read before; None reads all.
+    """
+    return Extras(training=_training(store, report, kept), corpora=corpus_facts(store, corpora_of(report)))
 
 
 def corpora_of(report: Report) -> list[str]:
@@ -101,8 +112,12 @@ def corpus_facts(store: Store, names: Sequence[str]) -> tuple[CorpusFacts, ...]:
     with store.reading() as session:
         rows = session.scalars(select(Corpus).where(Corpus.name.in_(names)))
         found = {row.name: _facts(row.name, row.card, simulated=row.simulated) for row in rows}
-    for name in set(names) & BUILT_IN.keys() - found.keys():
-        found[name] = _facts(name, asdict(adapters()[name]().card), simulated=False)
+    lacking = set(names) - found.keys()
+    if lacking:
+        from tusp.datasets.adapters import BUILT_IN, adapters
+
+        for name in lacking & BUILT_IN.keys():
+            found[name] = _facts(name, asdict(adapters()[name]().card), simulated=False)
     return tuple(found[name] for name in sorted(found))
 
 
@@ -111,30 +126,68 @@ def _facts(name: str, card: Mapping[str, Any], *, simulated: bool) -> CorpusFact
     return CorpusFacts(name=name, simulated=simulated, **said)
 
 
-def _training(store: Store, report: Report) -> tuple[TrainingGroup, ...]:
-    boards = {_group(board.key) for board in report.boards}
-    cells, _ = brief_cells(store, [note.id for note in report.submissions])
-    done = [cell for cell in cells if cell.state == "done" and _group(cell) in boards]
-    # The latest of several cells that did the same stands for them, as on the boards.
+def _training(store: Store, report: Report, kept: Path | None) -> tuple[TrainingGroup, ...]:
+    groups = trained_alike(report.cells, {board.key for board in report.boards})
+    if kept is None:
+        found = training_groups(store, groups)
+    else:
+        before = Kept(kept / CURVES, TrainingGroup)
+        names = {group: curves_hash(store, cells) for group, cells in groups.items()}
+        found = {group: there for group in groups if (there := before.find(names[group])) is not None}
+        made = training_groups(store, {group: cells for group, cells in groups.items() if group not in found})
+        found |= {group: before.keep(names[group], curves) for group, curves in made.items()}
+        if made:
+            before.forget_old()
+    return tuple(found[group] for group in groups if found[group].curves)
+
+
+def trained_alike(cells: Iterable[BriefCell], boards: Collection[BoardKey]) -> dict[Group, list[BriefCell]]:
+    """Done cells by what was trained alike, as far as a board shows it; the latest of several that did the same stands
+    for them, as on the boards."""
+    shown = {_group(key) for key in boards}
+    done = [cell for cell in cells if cell.state == "done" and _group(cell) in shown]
     done.sort(key=lambda cell: (cell.done_at.isoformat() if cell.done_at else "", cell.id))
     latest = {(_group(cell), cell.arm, cell.settings[:12], cell.seed, cell.fold): cell for cell in done}
-    points = curve_scores(store, [cell.id for cell in latest.values()])
-    groups: dict[tuple[Any, ...], list[TrainingCurve]] = {}
-    for (group, arm, settings, seed, fold), cell in sorted(latest.items(), key=lambda item: item[0]):
-        if cell.id in points:
-            passes, scores = points[cell.id]
-            curve = TrainingCurve(
-                arm=arm, settings=settings, fold=fold, seed=seed, passes=passes, macro_f1=scores,
-                best_pass=(cell.result or {}).get("best_pass"),
-            )  # fmt: skip
-            groups.setdefault(group, []).append(curve)
+    groups: dict[Group, list[BriefCell]] = {}
+    for (group, *_), cell in sorted(latest.items(), key=lambda item: item[0]):
+        groups.setdefault(group, []).append(cell)
+    return groups
+
+
+def curves_hash(store: Store, cells: Sequence[BriefCell]) -> str:
+    """Name under which curves are kept. That of a done cell never changes: if it is done again, it is done later."""
+    return hash_of((store.url, [(cell.id, cell.done_at, cell.result) for cell in cells]))
+
+
+def training_groups(store: Store, groups: Mapping[Group, Sequence[BriefCell]]) -> dict[Group, TrainingGroup]:
+    """The curves of some cells from the store."""
+    points = curve_scores(store, [cell.id for cells in groups.values() for cell in cells])
+    return {group: _training_group(group, cells, points) for group, cells in groups.items()}
+
+
+def _training_group(
+    group: Group,
+    cells: Sequence[BriefCell],
+    points: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]],
+) -> TrainingGroup:
+    curves = [
+        TrainingCurve(
+            arm=cell.arm,
+            settings=cell.settings[:12],
+            fold=cell.fold,
+            seed=cell.seed,
+            passes=points[cell.id][0],
+            macro_f1=points[cell.id][1],
+            best_pass=(cell.result or {}).get("best_pass"),
+        )
+        for cell in cells
+        if cell.id in points
+    ]
     names = ("simulated", "experiment", "trained_on", "protocol", "folds", "recipe", "split_hash")
-    return tuple(
-        TrainingGroup(**dict(zip(names, group, strict=True)), curves=tuple(curves)) for group, curves in groups.items()
-    )
+    return TrainingGroup(**dict(zip(names, group, strict=True)), curves=tuple(curves))
 
 
-def _group(of: BoardKey | BriefCell) -> tuple[Any, ...]:
+def _group(of: BoardKey | BriefCell) -> Group:
     """What is trained alike."""
     trained_on = of.trained_on if isinstance(of, BoardKey) else of.corpus
     return of.simulated, of.experiment, trained_on, of.protocol, of.folds, of.recipe, of.split_hash

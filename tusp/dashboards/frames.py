@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from tusp.dashboards.predictions import counts_from_predictions
 from tusp.platform.errors import StoreError, UserError
@@ -25,6 +26,8 @@ from tusp.platform.store.queries import (
     planned_models,
 )
 from tusp.platform.store.session import Store
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 Variant: TypeAlias = tuple[str, str]
 """An arm's name and the hash of its model, channels and recipe: two arms of one name but other settings never mix."""
@@ -196,9 +199,9 @@ def _submissions(store: Store, submission: str | None, *, everything: bool, need
 def _latest(cells: Iterable[ReportCell]) -> tuple[list[ReportCell], int]:
     """One cell for each thing to do: a done one before one that is not, the latest of several."""
 
-    def freshness(cell: ReportCell) -> tuple[bool, str, str]:
-        done_at = cell.summary.done_at
-        return cell.summary.state == "done", done_at.isoformat() if done_at else "", cell.summary.id
+    def freshness(cell: ReportCell) -> tuple[bool, datetime, str]:
+        summary = cell.summary
+        return summary.state == "done", summary.done_at or _NEVER, summary.id
 
     best: dict[tuple[object, ...], ReportCell] = {}
     superseded = 0

@@ -17,10 +17,10 @@ from tusp.dashboards.contents import (
     comparison_sentences,
     entry_lines,
     environment_lines,
-    is_text,
     nights_lines,
     recompute_lines,
     split_lines,
+    text_columns,
     wide_lines,
 )
 from tusp.dashboards.cost_tables import cost_table
@@ -145,7 +145,7 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         splits=split_lines(report),
         entries=entry_lines(report),
         recompute=recompute_lines(report),
-        is_text=is_text,
+        text_columns=text_columns,
         web_address=_web_address,
         with_code=_with_code,
     )

@@ -15,9 +15,9 @@ from tusp.dashboards.contents import (
     board_tables,
     comparison_sentences,
     foot_lines,
-    is_text,
     night_words,
     recompute_lines,
+    text_columns,
     wide_lines,
     wide_tables,
 )
@@ -169,9 +169,9 @@ def latex_tables(table: TextTable, *, caption: str, label: str) -> list[str]:
 
 
 def _float(table: TextTable, rows: Sequence[tuple[Entry, ...]], *, caption: str, label: str) -> str:
+    texts = text_columns(table)
     columns = r">{\raggedright\arraybackslash}p{3.2cm}" + "".join(
-        r">{\raggedright\arraybackslash}p{6.5cm}" if is_text(table, column) else "r"
-        for column in range(1, len(table.columns))
+        r">{\raggedright\arraybackslash}p{6.5cm}" if column in texts else "r" for column in range(1, len(table.columns))
     )
     lines = [
         r"\begin{table}[htbp]",

@@ -3,11 +3,7 @@ named."""
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +13,9 @@ import numpy as np
 from tusp.dashboards.comparison import Comparison, compare, fold_plan, seed_components
 from tusp.dashboards.contrast import Contrast, ContrastSpec, contrasts, specify
 from tusp.dashboards.costs import ArmCost, arm_cost, contrast_cost
-from tusp.dashboards.entries import HumanCeiling
+from tusp.dashboards.entries import CeilingNote
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection, Variant
-from tusp.dashboards.guests import can_be_counted, guests, truth_of
+from tusp.dashboards.guests import guests, truth_of
 from tusp.dashboards.judged import Judged, Part, folds_repeat, judge
 from tusp.dashboards.published import PublishedRow, published_rows
 from tusp.dashboards.rows import (
@@ -33,11 +29,9 @@ from tusp.dashboards.rows import (
     baseline_row,
     or_worst,
 )
-from tusp.platform.errors import TuspError
 from tusp.platform.scoring.evidence import PairTest
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.stages import N_STAGES, STAGE_NAMES
-from tusp.platform.store.entries import list_entries
 from tusp.platform.store.packed import Counted
 from tusp.platform.store.queries import planned_tests
 from tusp.platform.store.session import Store
@@ -51,12 +45,8 @@ __all__ = [
     "Row",
     "Spread",
     "arm_labels",
-    "build_boards",
-    "outside_boards",
+    "make_board",
 ]
-
-FEWEST_APART: Final = 3
-"""Boards from which on several processes are worth their start."""
 
 OUTSIDE: Final = "outside"
 """Experiment of boards that hold entries only."""
@@ -95,7 +85,7 @@ class Board:
     published: tuple[PublishedRow, ...] = ()
     """Published figures for the same corpus, pooled as ours, never ranked; none under other rules than ``RULES``."""
 
-    ceiling: HumanCeiling | None = None
+    ceiling: CeilingNote | None = None
     """What human experts reach on the same nights, where several scored them."""
 
     @property
@@ -113,121 +103,7 @@ class Board:
         )
 
 
-def build_boards(
-    store: Store, selection: Selection, *, resamples: int, seed: int, home: Path | None = None, processes: int = 1
-) -> tuple[Board, ...]:
-    """Every board of a selection, real ones first, then by what they are about; the store is asked for the imported
-    submissions and human scorers of the same nights, ``home`` (TUSP_HOME) under other rules than ``RULES``.
-
-    Args:
-        processes: that make boards at the same time, forked from one that runs no other thread. The boards are the
-            same.
-    """
-    places: dict[BoardKey, list[ReportCell]] = {}
-    for cell in selection.cells:
-        for corpus in cell.judged_on:
-            places.setdefault(cell.key(corpus), []).append(cell)
-
-    def board(key: BoardKey) -> Board:
-        return _board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home)
-
-    order = sorted(places)
-    processes = min(processes, len(order))
-    # What is forked beside other threads may wait forever for a lock that one of them held.
-    can_fork = "fork" in multiprocessing.get_all_start_methods() and threading.active_count() == 1
-    if processes < 2 or len(order) < FEWEST_APART or not can_fork:
-        return tuple(map(board, order))
-    return _in_processes(store, board, order, processes)
-
-
-_make: Callable[[BoardKey], Board] | None = None
-"""What a forked process makes boards with."""
-
-
-def _begin(make: Callable[[BoardKey], Board]) -> None:
-    global _make
-    _make = make
-
-
-def _made(key: BoardKey) -> Board:
-    assert _make is not None
-    return _make(key)
-
-
-def _in_processes(
-    store: Store, make: Callable[[BoardKey], Board], order: Sequence[BoardKey], processes: int
-) -> tuple[Board, ...]:
-    """Forked processes see all that was read without a copy; what they make comes back through a pipe."""
-    store.engine.dispose()  # a connection must not be used, or closed, by two processes
-    forked = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=forked, initializer=_begin, initargs=(make,)) as pool:
-        try:
-            return tuple(pool.map(_made, order))
-        except BrokenProcessPool as error:
-            raise TuspError("a process that made boards was killed (out of memory?); report fewer at once") from error
-
-
-def outside_boards(
-    store: Store,
-    *,
-    corpora: Collection[str],
-    rule: str,
-    resamples: int,
-    seed: int,
-    without: Collection[tuple[bool, str]],
-    home: Path | None = None,
-) -> tuple[Board, ...]:
-    """Boards of imported submissions and human scorers on corpora that no cell of the report was judged on.
-
-    Args:
-        store: the open store.
-        corpora: corpora to show.
-        rule: scoring rule; one that entries cannot be counted under gives no board.
-        resamples: of the bootstrap over people.
-        seed: of the bootstrap and of drawn sign flips.
-        without: (simulated, corpus) that have boards with cells.
-        home: TUSP_HOME, where the hypnograms are kept.
-    """
-    found = sorted({(entry.simulated, entry.corpus) for entry in list_entries(store)})
-    boards = []
-    for simulated, corpus in found:
-        if corpus not in corpora or (simulated, corpus) in without or not can_be_counted(rule, home):
-            continue
-        guest = guests(
-            store, corpus=corpus, simulated=simulated, rule=rule, truth=None, taken=(), resamples=resamples, seed=seed,
-            home=home,
-        )  # fmt: skip
-        compared = compare(guest.judged, seeded=(), resamples=resamples, seed=seed)
-        boards.append(
-            Board(
-                key=BoardKey(
-                    simulated=simulated,
-                    experiment=OUTSIDE,
-                    trained_on="",
-                    judged_on=corpus,
-                    protocol="",
-                    folds=0,
-                    recipe="",
-                    split_hash="",
-                ),
-                rule=rule,
-                rows=tuple(_in_order([_ranked(row, compared) for row in guest.rows], None)),
-                contrasts=(),
-                holes=(),
-                refused=(),
-                without_epochs=(),
-                notes=(),
-                pairs=compared.pairs,
-                groups=compared.groups,
-                compared_people=compared.people,
-                published=published_rows(corpus, simulated, rule) if rule in RULES else (),
-                ceiling=guest.ceiling,
-            )
-        )
-    return tuple(boards)
-
-
-def _board(
+def make_board(
     store: Store,
     key: BoardKey,
     cells: Sequence[ReportCell],
@@ -237,6 +113,18 @@ def _board(
     seed: int,
     home: Path | None,
 ) -> Board:
+    """The leaderboard of some cells.
+
+    Args:
+        store: asked for the imported submissions and human scorers of the same nights, and for plans where something is
+            missing. Whatever else is read here must be part of :func:`tusp.dashboards.kept_boards.board_hashes`.
+        key: which board.
+        cells: of the selection, those of this board.
+        selection: their counts and submissions.
+        resamples: of the bootstrap over people.
+        seed: of the bootstrap and of drawn sign flips.
+        home: TUSP_HOME, where hypnograms are kept, for other rules than ``RULES``.
+    """
     labels = _labels(cells)
     counted = {
         cell.summary.id: selection.counts[place]
@@ -295,7 +183,7 @@ def _board(
     return Board(
         key=key,
         rule=selection.rule,
-        rows=tuple(_in_order([_ranked(row, compared) for row in rows], baseline)),
+        rows=tuple(in_order([ranked(row, compared) for row in rows], baseline)),
         contrasts=tuple(board_contrasts),
         holes=tuple(_holes(store, key, cells, labels, counted)),
         refused=tuple(sorted(refused, key=lambda item: (item.corpus, item.recording))),
@@ -306,17 +194,18 @@ def _board(
         compared_people=compared.people,
         split_seeds=_split_seeds(cells, selection),
         published=published_rows(key.judged_on, key.simulated, selection.rule) if selection.rule in RULES else (),
-        ceiling=guest.ceiling,
+        ceiling=guest.ceiling.note if guest.ceiling else None,
     )
 
 
-def _ranked(row: Row, compared: Comparison) -> Row:
+def ranked(row: Row, compared: Comparison) -> Row:
+    """A row with its rank among the compared ones."""
     if row.kind == "arm" and not row.people:
         return replace(row, unranked="no result yet")
     return replace(row, rank=compared.ranks.get(row.name, NOTHING))
 
 
-def _in_order(rows: Sequence[Row], baseline: Row | None) -> list[Row]:
+def in_order(rows: Sequence[Row], baseline: Row | None) -> list[Row]:
     """Arms and ranked rows by pooled macro-F1, the baseline, then those that are not ranked."""
 
     def among(row: Row) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import lru_cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from tusp.dashboards.contents import (
@@ -27,7 +29,7 @@ from tusp.dashboards.tables import (
 from tusp.platform.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.text import Text
@@ -145,12 +147,27 @@ def _print_list(mark: str, lines: Sequence[Text], console: Console) -> None:
     """Lines with a mark in front, further lines indented."""
     from rich.text import Text
 
+    room = console.width - 2
+    if console.color_system is None:
+        folded = [_folded(line.plain, room) for line in lines]
+        texts = [f"{' ' if number else mark} {piece}\n" for pieces in folded for number, piece in enumerate(pieces)]
+        console.out("".join(texts), end="", highlight=False)
+        return
     found = Text()
     for line in lines:
-        for number, piece in enumerate(line.wrap(console, console.width - 2, overflow="fold")):
+        for number, piece in enumerate(line.wrap(console, room, overflow="fold")):
             piece.rstrip()
             found.append_text(Text.assemble(mark if number == 0 else " ", " ", piece, "\n"))
     console.print(found, end="", soft_wrap=True)
+
+
+@lru_cache(4096)
+def _folded(text: str, width: int) -> tuple[str, ...]:
+    """A text in lines of at most ``width`` columns, as rich folds it. Remembered: many boards say the same."""
+    from rich.console import Console
+    from rich.text import Text
+
+    return tuple(line.plain.rstrip() for line in Text(text).wrap(Console(width=width), width, overflow="fold"))
 
 
 def _print_table(table: TextTable, console: Console) -> None:
@@ -162,42 +179,54 @@ def _print_table(table: TextTable, console: Console) -> None:
 
 
 def _print_part(table: TextTable, columns: Sequence[int], console: Console, *, title: str) -> None:
-    """Draw some columns. What fits the console is put together here, at a tenth of the time of a table of rich, which
-    folds the names of the others."""
+    """Draw some columns, put together here at a tenth of the time of a table of rich. That draws what is too wide even
+    with names folded."""
     from rich.text import Text
 
     widths = {column: _column_width(table, column) for column in columns}
     if title:
         console.print(Text(title, style="italic"))
-    if sum(widths.values()) + len(columns) - 1 > console.width:
-        _print_folded(table, columns, console)
+    room = console.width - sum(widths.values()) - len(widths) + 1 + widths[0]
+    if room < min(widths[0], _longest_word(table)):
+        _print_cropped(table, columns, console)
     else:
-        drawn = Text()
-        headers = [table.columns[column].split("\n") for column in columns]
-        height = max(map(len, headers))
-        for number in range(height):
-            cells = [([""] * height + header)[len(header) + number] for header in headers]
-            _append_line(drawn, cells, widths, ["bold"] * len(cells))
-        drawn.append("─" * (sum(widths.values()) + len(columns) - 1) + "\n")
-        for index, row in enumerate(table.rows):
-            entries = [row[column] for column in columns]
-            plain = index in table.plain
-            styles = [_style(row[column], plain=plain, leading=column <= 1) for column in columns]
-            _append_line(drawn, [entry.main for entry in entries], widths, styles)
-            if any(entry.under for entry in entries):
-                below = [f"{style} dim not bold".strip() for style in styles]
-                _append_line(drawn, [entry.under for entry in entries], widths, below)
-        console.print(drawn, end="", soft_wrap=True)
+        widths[0] = min(widths[0], room)  # names may break, figures never do
+        drawn = list(_drawn(table, widths))
+        if console.color_system is None:
+            console.out("".join(text for text, _ in drawn), end="", highlight=False)
+        else:
+            console.print(Text.assemble(*drawn), end="", soft_wrap=True)
     console.print()
 
 
-def _append_line(drawn: Text, cells: Sequence[str], widths: Mapping[int, int], styles: Sequence[str]) -> None:
-    for (column, width), cell, style in zip(widths.items(), cells, styles, strict=True):
-        drawn.append(cell.ljust(width) if column == 0 else " " + cell.rjust(width), style)
-    drawn.append("\n")
+def _drawn(table: TextTable, widths: Mapping[int, int]) -> Iterator[tuple[str, str]]:
+    """Columns of a table, each of its width, as texts with their styles."""
+
+    def lines(column: int, text: str, style: str) -> list[tuple[str, str]]:
+        pieces = _folded(text, widths[0]) if column == 0 else text.split("\n")
+        return [(piece, style) for piece in pieces]
+
+    def side_by_side(cells: Iterable[Sequence[tuple[str, str]]]) -> Iterator[tuple[str, str]]:
+        for line in zip_longest(*cells, fillvalue=("", "")):
+            for (column, width), (text, style) in zip(widths.items(), line, strict=True):
+                yield text.ljust(width) if column == 0 else " " + text.rjust(width), style
+            yield "\n", ""
+
+    names = [lines(column, table.columns[column], "bold") for column in widths]
+    height = max(map(len, names))
+    yield from side_by_side([("", "")] * (height - len(name)) + name for name in names)
+    yield "─" * (sum(widths.values()) + len(widths) - 1) + "\n", ""
+    for index, row in enumerate(table.rows):
+        cells = []
+        for column in widths:
+            entry = row[column]
+            style = _style(entry, plain=index in table.plain, leading=column <= 1)
+            below = lines(column, entry.under, f"{style} dim not bold".strip()) if entry.under else []
+            cells.append(lines(column, entry.main, style) + below)
+        yield from side_by_side(cells)
 
 
-def _print_folded(table: TextTable, columns: Sequence[int], console: Console) -> None:
+def _print_cropped(table: TextTable, columns: Sequence[int], console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text

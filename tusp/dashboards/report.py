@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from tusp.dashboards.across import Across, build_across
+from tusp.dashboards.board_making import build_boards, outside_boards
 from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
-from tusp.dashboards.leaderboard import Board, build_boards, outside_boards
+from tusp.dashboards.kept import Kept, hash_of
+from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.sleep import with_sleep
 from tusp.dashboards.suites import SuiteTable
 from tusp.datasets.corpus_notes import audit_notes
@@ -19,7 +21,11 @@ from tusp.datasets.splits import corpus_of
 from tusp.platform.errors import UserError
 from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS
 from tusp.platform.store.entries import list_entries
+from tusp.platform.store.queries import BriefCell
 from tusp.platform.store.session import Store
+
+ACROSS: Final = "across"
+"""Folder of what corpora give together, among what is kept."""
 
 BOOTSTRAP: Final = 2000
 """Resamples of a report's intervals unless told otherwise."""
@@ -78,6 +84,9 @@ class Report:
     boards: tuple[Board, ...]
     superseded: int
 
+    cells: tuple[BriefCell, ...] = ()
+    """Behind the boards, done or not."""
+
     recomputed: bool = False
     """The counts were made from kept predictions, since the cells did not count this rule."""
 
@@ -103,6 +112,7 @@ def build_report(
     home: Path | None = None,
     sleep: bool = False,
     processes: int = 1,
+    kept: Path | None = None,
 ) -> Report:
     """Build the report of the latest submission, a named one, or all.
 
@@ -121,7 +131,9 @@ def build_report(
         home: TUSP_HOME, where the kept predictions are; needed for other rules than ``trim30`` and ``full`` and for
             ``sleep``.
         sleep: add the agreement of sleep statistics of every arm, from kept predictions.
-        processes: that make boards at the same time, as in :func:`tusp.dashboards.leaderboard.build_boards`.
+        processes: that make boards at the same time, as in :func:`tusp.dashboards.board_making.build_boards`.
+        kept: folder of what was derived before and need not be made again; None makes all. Only reports under ``RULES``
+            with the usual resamples and seed are kept, those which ``tusp validate`` makes again.
 
     Raises:
         UserError: unknown rule, submission or corpus; nothing submitted or imported yet; too few resamples; no home
@@ -130,11 +142,13 @@ def build_report(
     """
     if bootstrap < 100:
         raise UserError(f"--bootstrap {bootstrap} is too few for an interval; 2000 is usual, 100 the least")
+    if rule not in RULES or bootstrap != BOOTSTRAP or seed:
+        kept = None
     outside = {entry.corpus for entry in list_entries(store)}
     selection = select_results(
         store, submission=submission, everything=everything, rule=rule, corpus=corpus, outside=outside, home=home
     )
-    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home, processes=processes)
+    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home, processes=processes, kept=kept)
     alone = outside if everything or not selection.submissions else set()
     boards += outside_boards(
         store,
@@ -158,10 +172,21 @@ def build_report(
         submissions=_submission_notes(selection),
         boards=boards,
         superseded=selection.superseded,
+        cells=tuple(cell.summary for cell in selection.cells),
         recomputed=rule not in RULES,
         nights=_nights(store, boards),
-        across=build_across(boards),
+        across=build_across(boards) if kept is None else _kept_across(boards, kept),
     )
+
+
+def _kept_across(boards: Sequence[Board], kept: Path) -> Across:
+    before = Kept(kept / ACROSS, Across)
+    name = hash_of(boards)
+    found = before.find(name)
+    if found is None:
+        found = before.keep(name, build_across(boards))
+        before.forget_old()
+    return found
 
 
 def _nights(store: Store, boards: Sequence[Board]) -> tuple[NightsNote, ...]:

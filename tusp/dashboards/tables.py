@@ -262,7 +262,7 @@ def comparison_lines(board: Board) -> list[str]:
 def _human_lines(board: Board) -> list[str]:
     if board.ceiling is None:
         return []
-    mean, ranges = board.ceiling.mean.scores.overall, board.ceiling.ranges
+    mean, ranges = board.ceiling.mean.overall, board.ceiling.ranges
     said = ", ".join(
         f"{words} {number(mean[name].value)} ({number(ranges[name][0])} to {number(ranges[name][1])})"
         for name, words in (("macro_f1", "macro-F1"), ("accuracy", "accuracy"), ("kappa", "kappa"))

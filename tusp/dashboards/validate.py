@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import select
 
 from tusp.dashboards.file_checks import check_files
+from tusp.dashboards.kept_checks import check_kept
 from tusp.dashboards.plan_checks import (
     Nights,
     check_columns,
@@ -64,6 +65,8 @@ class Validation:
     """Prepared nights looked at."""
     entries: int
     """Imported and human entries looked at."""
+    kept: int
+    """Boards, curves and summaries that reports keep, looked at."""
     deep: bool
     problems: tuple[str, ...]
     """What does not hold, one line each."""
@@ -88,6 +91,8 @@ def validate(
     progress: Progress | None = None,
 ) -> Validation:
     """Derive the results of the latest submission, a named one, or all, again from their artefacts.
+
+    What reports keep (:mod:`tusp.dashboards.kept`) is made again too.
 
     Args:
         store: only read.
@@ -119,19 +124,25 @@ def validate(
             checks.also(derived_problems(session, batch))
         if progress:
             progress(min(start + BATCH, len(done)), len(done))
+    problems = [
+        *checks.lines(),
+        *nights.problems,
+        *verify_entries(store, settings.home),
+        *_entries_of_other_kind(entries, nights),
+    ]
+    kept = 0
+    if not problems:  # from what does not hold nothing follows
+        ids = [record.id for record in chosen]
+        kept, problems = check_kept(store, settings.kept, settings.home, submissions=ids, everything=everything)
     return Validation(
         submissions=tuple(record.id for record in chosen),
         cells=len(done),
         predictions=checks.predictions,
         nights=nights.opened,
         entries=len(entries),
+        kept=kept,
         deep=deep,
-        problems=(
-            *checks.lines(),
-            *nights.problems,
-            *verify_entries(store, settings.home),
-            *_entries_of_other_kind(entries, nights),
-        ),
+        problems=tuple(problems),
         not_done=tuple(_not_done(cell) for cell in cells.values() if cell.state != "done"),
         not_checked=_not_checked(nights),
     )

@@ -36,6 +36,11 @@ class Settings:
         return self.home / "cells"
 
     @property
+    def kept(self) -> Path:
+        """Folder of what reports derived before; it may be deleted at any time."""
+        return self.home / "kept"
+
+    @property
     def simulated(self) -> Path:
         """Folder of the embedded simulated corpora."""
         return self.home / "simulated"

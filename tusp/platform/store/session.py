@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
@@ -215,7 +216,7 @@ def _engine(url: URL, *, lock_wait_s: float, migrating: bool = False) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"connect_args": {"timeout": lock_wait_s}} if sqlite else {"pool_pre_ping": True}
     try:
-        engine = create_engine(url, json_serializer=serializer, **arguments)
+        engine = create_engine(url, json_serializer=serializer, json_deserializer=msgspec.json.decode, **arguments)
     except ModuleNotFoundError as error:
         raise StoreError(f"{_name(url)}: needs {error.name}, install it with: pip install 'tusp[postgres]'") from error
     except ArgumentError as error:

@@ -1,0 +1,93 @@
+"""The hash of all that a board is made of: boards that were made before are known by it.
+
+A board follows from its cells, their counts, the submissions that asked for them, the entries beside them, the rule and
+the resampling, and from this program (:func:`tusp.dashboards.kept.program_hash`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tusp.dashboards.frames import BoardKey, ReportCell, Selection
+from tusp.dashboards.kept import checksum, hash_of
+from tusp.platform.scoring.rules import RULES
+from tusp.platform.store.entries import EntryRecord, entry_counts, list_entries
+from tusp.platform.store.packed import Counted
+from tusp.platform.store.session import Store
+
+
+def board_hashes(
+    store: Store,
+    selection: Selection,
+    places: Mapping[BoardKey, Sequence[ReportCell]],
+    *,
+    resamples: int,
+    seed: int,
+    home: Path | None,
+) -> dict[BoardKey, str]:
+    """Hash of everything that each board of a selection is made of.
+
+    Args:
+        store: the open store, which is asked for imported submissions and human scorers.
+        selection: cells, counts and submissions.
+        places: the cells of each board.
+        resamples: of the bootstrap over people.
+        seed: of the bootstrap and of drawn sign flips.
+        home: as boards are made with it: whether kept hypnograms can be counted.
+    """
+    entries = _Entries(store, selection.rule)
+    cells: dict[str, bytes] = {}
+    nights: dict[str, bytes] = {}
+    found = {}
+    for key, of_board in places.items():
+        parts: list[Any] = [key, selection.rule, resamples, seed, home is not None]
+        for cell in of_board:
+            name = cell.summary.id
+            if name not in cells:
+                cells[name] = msgspec.msgpack.encode(cell.summary)
+            parts.append(cells[name])
+            counted = selection.counts.get((name, key.judged_on))
+            if counted is not None:
+                parts += [_nights(counted, nights), counted.counts.dtype.str, counted.counts.tobytes()]
+        parts.append([(name, selection.models[name]) for name in dict.fromkeys(c.summary.settings for c in of_board)])
+        ids = [cell.summary.id for cell in of_board]
+        for submission in selection.submissions:
+            members = selection.members[submission.id]
+            theirs = [place for place, name in enumerate(ids) if name in members]
+            if theirs:
+                parts.append((submission.id, submission.request, theirs))
+        corpora = {key.judged_on, *key.trained_on.split("+")}
+        refused = [item for submission in selection.submissions for item in submission.refused]
+        parts.append(sorted((i["corpus"], i["recording"], i["reason"]) for i in refused if i["corpus"] in corpora))
+        parts.append(entries.of(key.judged_on, simulated=key.simulated))
+        found[key] = hash_of(parts)
+    return found
+
+
+class _Entries:
+    """Everything that the store knows of imported submissions and human scorers, as bytes."""
+
+    def __init__(self, store: Store, rule: str) -> None:
+        self._store, self._rule = store, rule
+        self._records: dict[tuple[str, bool], list[EntryRecord]] = {}
+        for record in list_entries(store):
+            self._records.setdefault((record.corpus, record.simulated), []).append(record)
+
+    def of(self, corpus: str, *, simulated: bool) -> bytes:
+        """Those of one corpus, with their counts; other rules than ``RULES`` are counted from their files, which have
+        the checksums of their records or are refused."""
+        records = self._records.get((corpus, simulated), [])
+        ids = [record.id for record in records]
+        counts = entry_counts(self._store, ids, rule=self._rule) if ids and self._rule in RULES else []
+        return msgspec.msgpack.encode((records, counts))
+
+
+def _nights(counted: Counted, known: dict[str, bytes]) -> bytes:
+    """Recordings and people that counts are of."""
+    if counted.nights.id not in known:
+        known[counted.nights.id] = checksum(msgspec.msgpack.encode(counted.nights.pairs))
+    return known[counted.nights.id]
