@@ -20,6 +20,7 @@ plain Python, which says how much of a core there was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -289,7 +290,9 @@ def summaries(cell_id: str, counts: list[tuple[Any, ...]]) -> Rows:
     for (_, corpus, rule, channels), counted in collected(counts).items():
         nights = [list(pair) for pair in zip(counted.nights.recordings, counted.nights.subjects, strict=True)]
         sets.append((counted.nights.id, json.dumps(nights)))
-        arrays.append((cell_id, corpus, rule, channels, counted.nights.id, packed(counted.counts)))
+        matrices = packed(counted.counts)
+        digest = hashlib.sha256(matrices).hexdigest()
+        arrays.append((cell_id, corpus, rule, channels, counted.nights.id, digest, matrices))
     return {"night_sets": list(dict.fromkeys(sets)), "packed_counts": arrays}
 
 
@@ -510,6 +513,7 @@ def seconds(words: Sequence[str], home: Path, db: str, cwd: Path | None = None) 
     """Wall and CPU seconds of one command, and the bytes it wrote to standard output."""
     words = [str(home / "cards") if word == "CARDS" else word for word in words]
     environment = {**os.environ, "TUSP_HOME": str(home), "TUSP_DB": db}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it every command would compile tusp anew
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     program = "import sys; from tusp.cli.main import run; sys.exit(run())"
     done = subprocess.run(

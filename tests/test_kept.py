@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from judged_home import judged_home
 from report_results import START, add_cell, add_submission, new_store, night, plausible_results
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from typer.testing import CliRunner
 
 from tusp.cli.main import app
@@ -27,7 +28,8 @@ from tusp.dashboards.report import build_report
 from tusp.dashboards.validate import validate
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import EntryNight, NewEntry, add_entries
-from tusp.platform.store.models import Cell, Count, Curve, Entry, EntryCount, Submission
+from tusp.platform.store.models import Cell, Count, Curve, Entry, EntryCount, PackedCount, Submission
+from tusp.platform.store.packed import collected, count_rows, keep_packed, packed
 from tusp.platform.store.session import Store
 
 CORPORA = ("dcsm", "sedf-sc", "sedf-st")
@@ -115,6 +117,24 @@ def test_a_board_is_the_same_in_the_report_of_all_and_of_one_corpus(
     build_report(store, kept=tmp_path / "kept", corpus="dcsm")
     build_report(store, kept=tmp_path / "kept", everything=True)
     assert made == list(CORPORA)
+
+
+def test_packed_counts_are_known_as_their_rows_are(store: Store, tmp_path: Path, made: list[str]) -> None:
+    before = texts(store, tmp_path / "kept", tmp_path)
+    with store.session() as session:
+        keep_packed(session, collected(tuple(row) for row in session.execute(count_rows(select(Cell.id)))))
+        session.execute(delete(Count))
+    made.clear()
+    assert texts(store, tmp_path / "kept", tmp_path) == before
+    assert made == []
+    with store.session() as session:
+        other = packed(np.ones((8, 5, 5)))
+        row = session.scalars(select(PackedCount).where(PackedCount.corpus == "sedf-st")).first()
+        assert row is not None and len(row.matrices) == 400
+        row.matrices, row.sha256 = other, hashlib.sha256(other).hexdigest()
+    after = texts(store, tmp_path / "kept", tmp_path)
+    assert made == ["sedf-st"]
+    assert after == texts(store, None, tmp_path) != before
 
 
 def in_store(change: Callable[[Any], object]) -> Callable[[Store, Path], None]:

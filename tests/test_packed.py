@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from test_store_postgres import empty_url, url  # noqa: F401  (fixtures)
 from tusp.dashboards.render import render_report
 from tusp.dashboards.report import build_report
 from tusp.platform.errors import StoreError
+from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.check import check_store
 from tusp.platform.store.models import Cell, Count, NightSet, PackedCount
 from tusp.platform.store.packed import (
@@ -100,19 +102,21 @@ def test_a_done_cell_has_its_counts_packed_and_an_undone_one_has_not(store: Stor
 
 
 def test_packed_counts_that_are_not_the_counts_are_found(store: Store, tmp_path: Path) -> None:
-    cells = [planned_cell(fold) for fold in range(3)]
+    cells = [planned_cell(fold) for fold in range(4)]
     submit(store, cells)
     for cell in cells:
         run_cell(store, tmp_path, cell)
     with store.session() as session:
-        first, second, third = (cell.id for cell in cells)
+        first, second, third, fourth = (cell.id for cell in cells)
         session.execute(update(Count).where(Count.cell_id == first, Count.rule == "full").values(n_w_w=39))
         session.execute(delete(PackedCount).where(PackedCount.cell_id == second, PackedCount.rule == "trim30"))
         session.execute(update(Cell).where(Cell.id == third).values(settings="0" * 64))
+        session.execute(update(PackedCount).where(PackedCount.cell_id == fourth).values(sha256="0" * 64))
     assert set(check_store(store).problems) == {
         f"cell {first[:12]}: its packed counts of sim under rule full are not its counts",
         f"cell {second[:12]}: its counts of sim under rule trim30 are not packed",
         f"cell {third[:12]}: what stands beside its plan does not follow from it",
+        *(f"cell {fourth[:12]}: its packed counts of sim under rule {rule} are not its counts" for rule in RULES),
     }
 
 
@@ -157,7 +161,7 @@ def upgraded(address: str, home: Path) -> None:
         arrays = set(session.execute(select(PackedCount.cell_id, PackedCount.rule, PackedCount.matrices)).all())
     store.close()
     older(address)
-    assert upgrade_store(address) == ("0002", "0003")
+    assert upgrade_store(address) == ("0002", "0004")
     store = open_store(address)
     assert not check_store(store).problems
     with store.reading() as session:
@@ -177,14 +181,58 @@ def test_an_older_postgres_store_does_too(empty_url: str, tmp_path: Path) -> Non
     upgraded(empty_url, tmp_path)
 
 
-def test_the_tables_of_0003_are_those_of_the_models(tmp_path: Path) -> None:
+def test_the_tables_of_the_migrations_are_those_of_the_models(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'tusp.db'}")
     with engine.begin() as connection:
         config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
+        command.upgrade(config, "head")
     engine.dispose()
     assert not check_store(open_store(f"sqlite:///{tmp_path / 'tusp.db'}")).problems
+
+
+def hashed(address: str, home: Path) -> None:
+    """A store of revision 0003, which had no hashes of packed arrays, gets them."""
+    upgrade_store(address)
+    store = open_store(address)
+    cells = [planned_cell(fold) for fold in range(2)]
+    submit(store, cells)
+    for cell in cells:
+        run_cell(store, home, cell)
+    with store.reading() as session:
+        before = set(session.execute(select(PackedCount.cell_id, PackedCount.rule, PackedCount.sha256)).all())
+    store.close()
+    engine = create_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE packed_counts DROP COLUMN sha256"))
+        connection.execute(text("UPDATE tusp_alembic_version SET version_num = '0003'"))
+    engine.dispose()
+    assert upgrade_store(address) == ("0003", "0004")
+    store = open_store(address)
+    assert not check_store(store).problems
+    with store.reading() as session:
+        rows = session.execute(
+            select(PackedCount.cell_id, PackedCount.rule, PackedCount.sha256, PackedCount.matrices)
+        ).all()
+    assert {row[:3] for row in rows} == before
+    assert len(rows) == 4
+    assert all(row.sha256 == hashlib.sha256(row.matrices).hexdigest() for row in rows)
+    store.close()
+
+
+def test_packed_arrays_of_before_get_their_hashes(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'tusp.db'}"
+    hashed(address, tmp_path)
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        names = [row[1] for row in connection.execute(text("PRAGMA table_info(packed_counts)"))]
+    engine.dispose()
+    assert names[-2:] == ["sha256", "matrices"], "SQLite would read the array to come to its hash"
+
+
+@pytest.mark.postgres
+def test_packed_arrays_of_before_get_their_hashes_on_postgres(empty_url: str, tmp_path: Path) -> None:  # noqa: F811
+    hashed(empty_url, tmp_path)
 
 
 def test_sets_of_nights_are_known_by_recordings_and_people() -> None:

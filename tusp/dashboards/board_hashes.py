@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from tusp.dashboards.frames import BoardKey, ReportCell, Selection
-from tusp.dashboards.kept import checksum, hash_of
+from tusp.dashboards.kept import hash_of
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import EntryRecord, entry_counts, list_entries
-from tusp.platform.store.packed import Counted
+from tusp.platform.store.packed import read_marks
 from tusp.platform.store.session import Store
 
 
@@ -32,8 +32,8 @@ def board_hashes(
     """Hash of everything that each board of a selection is made of.
 
     Args:
-        store: the open store, which is asked for imported submissions and human scorers.
-        selection: cells, counts and submissions.
+        store: the open store, which is asked for imported submissions and human scorers, and what counts are known by.
+        selection: cells and submissions, under one of ``RULES``; its counts are not looked at.
         places: the cells of each board.
         resamples: of the bootstrap over people.
         seed: of the bootstrap and of drawn sign flips.
@@ -41,7 +41,10 @@ def board_hashes(
     """
     entries = _Entries(store, selection.rule)
     cells: dict[str, bytes] = {}
-    nights: dict[str, bytes] = {}
+    done = [cell.summary.id for cell in selection.cells if cell.summary.state == "done"]
+    corpora = {key.judged_on for key in places}
+    with store.reading() as session:
+        marks = read_marks(session, done, rule=selection.rule, corpus=corpora.pop() if len(corpora) == 1 else None)
     found = {}
     for key, of_board in places.items():
         parts: list[Any] = [key, selection.rule, resamples, seed, home is not None]
@@ -50,9 +53,7 @@ def board_hashes(
             if name not in cells:
                 cells[name] = msgspec.msgpack.encode(cell.summary)
             parts.append(cells[name])
-            counted = selection.counts.get((name, key.judged_on))
-            if counted is not None:
-                parts += [_nights(counted, nights), counted.counts.dtype.str, counted.counts.tobytes()]
+            parts.append(marks.get((name, key.judged_on)))
         parts.append([(name, selection.models[name]) for name in dict.fromkeys(c.summary.settings for c in of_board)])
         ids = [cell.summary.id for cell in of_board]
         for submission in selection.submissions:
@@ -84,10 +85,3 @@ class _Entries:
         ids = [record.id for record in records]
         counts = entry_counts(self._store, ids, rule=self._rule) if ids and self._rule in RULES else []
         return msgspec.msgpack.encode((records, counts))
-
-
-def _nights(counted: Counted, known: dict[str, bytes]) -> bytes:
-    """Recordings and people that counts are of."""
-    if counted.nights.id not in known:
-        known[counted.nights.id] = checksum(msgspec.msgpack.encode(counted.nights.pairs))
-    return known[counted.nights.id]

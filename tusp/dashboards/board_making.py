@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tusp.dashboards.board_hashes import board_hashes
 from tusp.dashboards.comparison import compare
-from tusp.dashboards.frames import BoardKey, ReportCell, Selection
+from tusp.dashboards.frames import BoardKey, ReportCell, Selection, with_counts
 from tusp.dashboards.guests import can_be_counted, guests
 from tusp.dashboards.kept import Kept
 from tusp.dashboards.leaderboard import OUTSIDE, Board, in_order, make_board, ranked
@@ -45,25 +46,37 @@ def build_boards(
     Args:
         processes: that make boards at the same time, forked from one that runs no other thread. The boards are the
             same.
-        kept: folder of boards that were made before; those that are made now are kept there.
+        kept: folder of boards that were made before; those that are made now are kept there, and counts are
+            read for them alone.
     """
     places = cells_of_boards(selection)
 
-    def board(key: BoardKey) -> Board:
-        return make_board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home)
-
     order = sorted(places)
     if kept is None:
-        return tuple(_made_of(order, board, store, processes))
+        make = partial(_board, store, places, selection, resamples, seed, home)
+        return tuple(_made_of(order, make, store, processes))
     names = board_hashes(store, selection, places, resamples=resamples, seed=seed, home=home)
     before = Kept(kept / BOARDS, Board)
     boards = {key: there for key in order if (there := before.find(names[key])) is not None}
     lacking = [key for key in order if key not in boards]
-    for key, made in zip(lacking, _made_of(lacking, board, store, processes), strict=True):
+    make = partial(_board, store, places, with_counts(store, selection, lacking), resamples, seed, home)
+    for key, made in zip(lacking, _made_of(lacking, make, store, processes), strict=True):
         boards[key] = before.keep(names[key], made)
     if lacking:
         before.forget_old()
     return tuple(boards[key] for key in order)
+
+
+def _board(
+    store: Store,
+    places: Mapping[BoardKey, Sequence[ReportCell]],
+    selection: Selection,
+    resamples: int,
+    seed: int,
+    home: Path | None,
+    key: BoardKey,
+) -> Board:
+    return make_board(store, key, places[key], selection, resamples=resamples, seed=seed, home=home)
 
 
 def cells_of_boards(selection: Selection) -> dict[BoardKey, list[ReportCell]]:

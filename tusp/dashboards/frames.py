@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -47,6 +48,30 @@ class BoardKey:
     split_hash: str
 
 
+@lru_cache(1024)
+def _board_key(
+    simulated: bool,
+    experiment: str,
+    trained_on: str,
+    judged_on: str,
+    protocol: str,
+    folds: int,
+    recipe: str,
+    split_hash: str,
+) -> BoardKey:
+    """Of tens of thousands of cells there are few boards."""
+    return BoardKey(
+        simulated=simulated,
+        experiment=experiment,
+        trained_on=trained_on,
+        judged_on=judged_on,
+        protocol=protocol,
+        folds=folds,
+        recipe=recipe,
+        split_hash=split_hash,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportCell:
     """A cell as a report needs it."""
@@ -62,15 +87,15 @@ class ReportCell:
     def key(self, corpus: str) -> BoardKey:
         """The board of this cell for one corpus it is judged on."""
         cell = self.summary
-        return BoardKey(
-            simulated=cell.simulated,
-            experiment=cell.experiment,
-            trained_on=cell.corpus,
-            judged_on=corpus,
-            protocol=cell.protocol,
-            folds=cell.folds,
-            recipe=cell.recipe,
-            split_hash=cell.split_hash,
+        return _board_key(
+            cell.simulated,
+            cell.experiment,
+            cell.corpus,
+            corpus,
+            cell.protocol,
+            cell.folds,
+            cell.recipe,
+            cell.split_hash,
         )
 
     def test_names_hash(self, corpus: str) -> str | None:
@@ -117,6 +142,7 @@ def select_results(
     corpus: str | None = None,
     outside: Collection[str] = (),
     home: Path | None = None,
+    counted: bool = True,
 ) -> Selection:
     """The cells and counts of the latest submission, of a named one, or of all of them.
 
@@ -128,6 +154,7 @@ def select_results(
         corpus: only what is judged on this corpus.
         outside: corpora that entries are there for, which may be asked for although nothing was submitted on them.
         home: TUSP_HOME, where the kept predictions are.
+        counted: read the counts too; else :func:`with_counts` does where they are needed.
 
     Raises:
         UserError: no such rule, submission or corpus, nothing was submitted yet, or a rule that was not counted
@@ -156,7 +183,9 @@ def select_results(
         by_id = {key: replace(cell, judged_on=(corpus,)) for key, cell in by_id.items() if corpus in cell.judged_on}
     cells, superseded = _latest(by_id.values())
     done = [cell.summary.id for cell in cells if cell.summary.state == "done"]
-    if rule in RULES or home is None:
+    if not counted:
+        counts: CountedCells = {}
+    elif rule in RULES or home is None:
         with store.reading() as session:
             counts = read_counted(session, done, rule=rule, corpus=corpus)
     else:
@@ -170,6 +199,21 @@ def select_results(
         models=_models(store, cells),
         superseded=superseded,
     )
+
+
+def with_counts(store: Store, selection: Selection, boards: Iterable[BoardKey]) -> Selection:
+    """A selection under one of ``RULES`` with the counts of some of its boards."""
+    wanted = set(boards)
+    counts: CountedCells = {}
+    with store.reading() as session:
+        for corpus in sorted({key.judged_on for key in wanted}):
+            cells = [
+                cell.summary.id
+                for cell in selection.cells
+                if corpus in cell.judged_on and cell.summary.state == "done" and cell.key(corpus) in wanted
+            ]
+            counts |= read_counted(session, cells, rule=selection.rule, corpus=corpus)
+    return replace(selection, counts=counts)
 
 
 def _models(store: Store, cells: Iterable[ReportCell]) -> dict[str, Mapping[str, Any]]:

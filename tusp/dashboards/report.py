@@ -146,7 +146,14 @@ def build_report(
         kept = None
     outside = {entry.corpus for entry in list_entries(store)}
     selection = select_results(
-        store, submission=submission, everything=everything, rule=rule, corpus=corpus, outside=outside, home=home
+        store,
+        submission=submission,
+        everything=everything,
+        rule=rule,
+        corpus=corpus,
+        outside=outside,
+        home=home,
+        counted=kept is None,
     )
     boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home, processes=processes, kept=kept)
     alone = outside if everything or not selection.submissions else set()

@@ -249,6 +249,8 @@ class PackedCount(Base):
     rule: Mapped[str] = mapped_column(String(16), primary_key=True)
     channels: Mapped[str] = mapped_column(String(64), primary_key=True)
     nights_id: Mapped[str] = mapped_column(ForeignKey("night_sets.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of ``matrices``."""
     matrices: Mapped[bytes] = mapped_column(LargeBinary)
     """[nights, 25] little-endian counts of two bytes each, or four where one does not fit into two."""
 

@@ -9,15 +9,16 @@ counts: it is written in the same transaction, and ``tusp db check`` derives it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Select, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tusp.platform.errors import StoreError
 from tusp.platform.identity import fingerprint
@@ -195,9 +196,11 @@ def keep_packed(session: Session, groups: Mapping[Key, Counted]) -> None:
                 "rule": rule,
                 "channels": channels,
                 "nights_id": counted.nights.id,
-                "matrices": packed(counted.counts),
+                "sha256": sha256(matrices).hexdigest(),
+                "matrices": matrices,
             }
             for (cell_id, corpus, rule, channels), counted in groups.items()
+            for matrices in [packed(counted.counts)]
         ],
     )
 
@@ -223,18 +226,22 @@ def packed_problems(session: Session, cells: Sequence[str], counted: Mapping[Key
     wanted = (
         select(
             PackedCount.cell_id, PackedCount.corpus, PackedCount.rule, PackedCount.channels, PackedCount.nights_id,
-            PackedCount.matrices, NightSet.nights,
+            PackedCount.matrices, NightSet.nights, PackedCount.sha256,
         )
         .join(NightSet, NightSet.id == PackedCount.nights_id)
         .where(PackedCount.cell_id.in_(cells))
     )  # fmt: skip
     found: dict[str, list[str]] = {}
     there = set()
-    for cell_id, corpus, rule, channels, nights_id, matrices, nights in session.execute(wanted):
+    for cell_id, corpus, rule, channels, nights_id, matrices, nights, digest in session.execute(wanted):
         key = (cell_id, corpus, rule, channels)
         there.add(key)
         rows = counted.get(key)
-        if rows is None or (nights_id, nights, matrices) != (rows.nights.id, rows.nights.pairs, packed(rows.counts)):
+        if (
+            rows is None
+            or (nights_id, nights, matrices) != (rows.nights.id, rows.nights.pairs, packed(rows.counts))
+            or digest != sha256(matrices).hexdigest()
+        ):
             found.setdefault(cell_id, []).append(f"its packed counts of {corpus} under rule {rule} are not its counts")
     for cell_id, corpus, rule, _ in sorted(counted.keys() - there):
         found.setdefault(cell_id, []).append(f"its counts of {corpus} under rule {rule} are not packed")
@@ -251,6 +258,25 @@ def derived_problems(session: Session, cells: Sequence[str]) -> dict[str, list[s
     return found
 
 
+Mark = tuple[str, str]
+"""What counts are known by: the id of their nights, and the SHA-256 of the packed array."""
+
+
+def read_marks(
+    session: Session, cells: Sequence[str], *, rule: str, corpus: str | None = None
+) -> dict[tuple[str, str], Mark]:
+    """What the counts that :func:`read_counted` would give are known by; arguments as there."""
+    found: dict[tuple[str, str], Mark] = {}
+    for batch in _batches(cells):
+        wanted = _packed_of(batch, (PackedCount.nights_id, PackedCount.sha256), rule=rule, corpus=corpus)
+        found |= {(row[0], row[1]): (row[2], row[3]) for row in session.execute(wanted)}
+    there = {cell_id for cell_id, _ in found}
+    single = _from_rows(session, [cell_id for cell_id in cells if cell_id not in there], rule=rule, corpus=corpus)
+    return found | {
+        key: (counted.nights.id, sha256(packed(counted.counts)).hexdigest()) for key, counted in single.items()
+    }
+
+
 def read_counted(session: Session, cells: Sequence[str], *, rule: str, corpus: str | None = None) -> CountedCells:
     """Counts of done cells under a rule, from the packed ones; of cells that have none, from their rows.
 
@@ -261,15 +287,8 @@ def read_counted(session: Session, cells: Sequence[str], *, rule: str, corpus: s
         corpus: only what was judged on this corpus.
     """
     rows: list[tuple[str, str, str, bytes]] = []
-    for start in range(0, len(cells), _BATCH):
-        wanted = (
-            select(PackedCount.cell_id, PackedCount.corpus, PackedCount.nights_id, PackedCount.matrices)
-            .join(Cell, Cell.id == PackedCount.cell_id)
-            .where(PackedCount.cell_id.in_(cells[start : start + _BATCH]), Cell.state == "done")
-            .where(PackedCount.rule == rule, PackedCount.channels == VOTE)
-        )
-        if corpus is not None:
-            wanted = wanted.where(PackedCount.corpus == corpus)
+    for batch in _batches(cells):
+        wanted = _packed_of(batch, (PackedCount.nights_id, PackedCount.matrices), rule=rule, corpus=corpus)
         rows += [(row[0], row[1], row[2], row[3]) for row in session.execute(wanted)]
     sets = _night_sets(session, sorted({row[2] for row in rows}))
     found = {
@@ -278,16 +297,39 @@ def read_counted(session: Session, cells: Sequence[str], *, rule: str, corpus: s
     }
     there = {cell_id for cell_id, _ in found}
     lacking = [cell_id for cell_id in cells if cell_id not in there]
-    for start in range(0, len(lacking), _BATCH):
+    return found | _from_rows(session, lacking, rule=rule, corpus=corpus)
+
+
+def _batches(cells: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(cells), _BATCH):
+        yield cells[start : start + _BATCH]
+
+
+def _packed_of(
+    cells: Sequence[str], columns: Iterable[InstrumentedAttribute[Any]], *, rule: str, corpus: str | None
+) -> Select[Any]:
+    wanted = (
+        select(PackedCount.cell_id, PackedCount.corpus, *columns)
+        .join(Cell, Cell.id == PackedCount.cell_id)
+        .where(PackedCount.cell_id.in_(cells), Cell.state == "done")
+        .where(PackedCount.rule == rule, PackedCount.channels == VOTE)
+    )
+    return wanted if corpus is None else wanted.where(PackedCount.corpus == corpus)
+
+
+def _from_rows(session: Session, cells: Sequence[str], *, rule: str, corpus: str | None) -> CountedCells:
+    """Counts of cells that have none packed."""
+    found: CountedCells = {}
+    for batch in _batches(cells):
         single = (
-            count_rows(lacking[start : start + _BATCH])
+            count_rows(batch)
             .join(Cell, Cell.id == Count.cell_id)
             .where(Cell.state == "done", Count.rule == rule, Count.channels == VOTE)
         )
         if corpus is not None:
             single = single.where(Count.corpus == corpus)
         groups = collected(tuple(row) for row in session.execute(single))
-        found.update({(key[0], key[1]): counted for key, counted in groups.items()})
+        found |= {(key[0], key[1]): counted for key, counted in groups.items()}
     return found
 
 

@@ -27,7 +27,7 @@ from tusp.platform.files import file_lock
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD_REVISION: Final = "0003"
+HEAD_REVISION: Final = "0004"
 """Revision of the tables this program works with: the newest in migrations/versions (a test compares)."""
 
 VERSION_TABLE: Final = "tusp_alembic_version"
