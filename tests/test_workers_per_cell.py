@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,33 @@ def assert_same_curve(cell: CellRecord, home: Path, alone: Path) -> None:
         assert record.validation_loss == pytest.approx(row["validation_loss"], rel=1e-2)
         assert record.validation_macro_f1 == pytest.approx(row["validation_macro_f1"], abs=0.01)
     assert one["result"]["workers"] == 1
+
+
+def test_cells_run_on_both_machines_with_the_results_of_one(
+    two_machines: str, prepared_home: Path, tmp_path: Path
+) -> None:
+    """Two cells at a time, since each machine has room for one of two CPUs."""
+    home = tmp_path / "home"
+    shutil.copytree(prepared_home, home)
+    done = tusp(home, *SUBMIT, "--cpus-per-cell", "2", "--address", two_machines)
+    assert done.returncode == 0, done.stderr
+    records = cells(home)
+    assert [cell.state for cell in records] == ["done"] * 6
+    assert newest(home).environment["running"]["slots"] == 2
+    spans = sorted((cell.attempts[0].started_at, cell.attempts[0].finished_at) for cell in records)
+    assert any(later[0] < earlier[1] for earlier, later in pairwise(spans)), "one after another"
+    alone = CellJob(
+        id=records[0].id,
+        plan=records[0].plan,
+        home=str(tmp_path / "alone"),
+        nights=prepared_folders(home, records[0]),
+        threads=2,
+    )
+    one = run_cell(alone)
+    assert [row["train_loss"] for row in one["curve"]] == [row.train_loss for row in records[0].curve]
+    assert {(row["recording"], row["rule"]): row["matrix"] for row in one["counts"]} == {
+        (row.recording, row.rule): [list(line) for line in row.matrix] for row in records[0].counts
+    }
 
 
 def test_more_workers_than_a_batch_has_windows_are_refused(prepared_home: Path) -> None:
