@@ -80,9 +80,9 @@ def test_published_models_and_humans_on_the_real_nights(store: Store, home: Path
         assert overall(outcome.humans.mean) == pytest.approx(HUMANS, abs=0.001)
     humans = outcome.humans
     assert [row.name for row in humans.scorers] == [f"scorer_{number}" for number in range(1, 6)]
-    assert humans.best == "scorer_3"
-    assert humans.ranges["macro_f1"] == pytest.approx((0.727, 0.813), abs=0.001)
-    assert 0.6 < humans.pairwise_kappa < 0.768, "two people agree less than one does with a consensus"
+    assert humans.note.best == "scorer_3"
+    assert humans.note.ranges["macro_f1"] == pytest.approx((0.727, 0.813), abs=0.001)
+    assert 0.6 < humans.note.pairwise_kappa < 0.768, "two people agree less than one does with a consensus"
     means = np.mean([overall(row) for row in humans.scorers], axis=0)
     assert overall(humans.mean) == pytest.approx(tuple(means), abs=1e-12)
     estimate = humans.mean.scores.overall["macro_f1"]
@@ -194,10 +194,10 @@ def test_each_scorer_is_held_against_the_others(store: Store, home: Path, tmp_pa
     assert accuracy == [1, 1, 1, 1, 0.75]
     rows = entry_rows(store, corpus="dod-h", simulated=False, rule="full", resamples=10)
     found = human_ceiling(rows, rule="full")
-    assert found is not None and found.best == "scorer_4", "of equally good ones the last name"
-    assert found.ranges["accuracy"] == (0.75, 1.0)
+    assert found is not None and found.note.best == "scorer_4", "of equally good ones the last name"
+    assert found.note.ranges["accuracy"] == (0.75, 1.0)
     kappa = cohen_kappa_score([0, 1, 2, 2], [0, 0, 2, 2])
-    assert found.pairwise_kappa == pytest.approx((6 * 1 + 4 * kappa) / 10)
+    assert found.note.pairwise_kappa == pytest.approx((6 * 1 + 4 * kappa) / 10)
 
 
 def test_a_list_from_the_first_to_the_last_scored_epoch_fits_too(store: Store, home: Path, tmp_path: Path) -> None:

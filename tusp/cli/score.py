@@ -137,10 +137,10 @@ def _print_pooled(outcome: Outcome, kind: str) -> None:
     )
     if outcome.humans:
         humans = outcome.humans
-        low, high = humans.ranges["macro_f1"]
+        low, high = humans.note.ranges["macro_f1"]
         console.print(
-            f"human scorers: macro-F1 {_number(low)} to {_number(high)}, best {humans.best}; mean kappa between two of"
-            f" them {_number(humans.pairwise_kappa)}",
+            f"human scorers: macro-F1 {_number(low)} to {_number(high)}, best {humans.note.best}; mean kappa between two of"
+            f" them {_number(humans.note.pairwise_kappa)}",
             markup=False,
             soft_wrap=True,
         )
@@ -186,9 +186,9 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         else {
             "mean": _row_as_json(humans.mean),
             "scorers": [_row_as_json(row) for row in humans.scorers],
-            "best": humans.best,
-            "ranges": {name: list(ends) for name, ends in humans.ranges.items()},
-            "pairwise_kappa": humans.pairwise_kappa,
+            "best": humans.note.best,
+            "ranges": {name: list(ends) for name, ends in humans.note.ranges.items()},
+            "pairwise_kappa": humans.note.pairwise_kappa,
         },
         "notes": list(outcome.notes),
     }

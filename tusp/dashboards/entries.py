@@ -71,22 +71,11 @@ class EntryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CeilingNote:
-    """What a board says of a :class:`HumanCeiling`."""
+    """What human experts reach, as a board says it."""
 
     scorers: tuple[str, ...]
     """Their names."""
     mean: PooledScores
-    ranges: Mapping[str, tuple[float, float]]
-    best: str
-    pairwise_kappa: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class HumanCeiling:
-    """What human experts reach on the same nights: each against the consensus of the others."""
-
-    scorers: tuple[EntryRow, ...]
-    mean: EntryRow
     ranges: Mapping[str, tuple[float, float]]
     """Lowest and highest of the scorers, of ``accuracy``, ``kappa`` and ``macro_f1``."""
     best: str
@@ -95,16 +84,14 @@ class HumanCeiling:
     """Mean over all pairs of scorers of Cohen's kappa between them, pooled over epochs that both scored; NaN where no
     pair has one, and under other rules than those that were counted when the scorers were judged."""
 
-    @property
-    def note(self) -> CeilingNote:
-        """The same without the counts of each scorer."""
-        return CeilingNote(
-            scorers=tuple(row.name for row in self.scorers),
-            mean=self.mean.scores,
-            ranges=self.ranges,
-            best=self.best,
-            pairwise_kappa=self.pairwise_kappa,
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class HumanCeiling:
+    """What human experts reach on the same nights: each against the consensus of the others."""
+
+    scorers: tuple[EntryRow, ...]
+    mean: EntryRow
+    note: CeilingNote
 
 
 def entry_rows(
@@ -190,13 +177,14 @@ def human_ceiling(rows: Sequence[EntryRow], *, rule: str = "trim30") -> HumanCei
         for other, value in row.provenance["pairwise_kappa"].get(rule, {}).items()
         if row.name < other and value is not None
     ]
-    return HumanCeiling(
-        scorers=scorers,
-        mean=mean,
+    note = CeilingNote(
+        scorers=tuple(row.name for row in scorers),
+        mean=mean.scores,
         ranges={name: (float(np.nanmin(found)), float(np.nanmax(found))) for name, found in values.items()},
         best=max(scorers, key=lambda row: (_or_worst(row.scores.overall["macro_f1"].value), row.name)).name,
         pairwise_kappa=float(np.mean(pairs)) if pairs else float("nan"),
     )
+    return HumanCeiling(scorers=scorers, mean=mean, note=note)
 
 
 def _humans(
