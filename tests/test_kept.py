@@ -24,7 +24,7 @@ from tusp.dashboards.extras import read_extras
 from tusp.dashboards.kept import Kept, checksum
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.render import FORMATS, render_report
-from tusp.dashboards.report import build_report
+from tusp.dashboards.report import build_report, keep_boards_of_everything
 from tusp.dashboards.validate import validate
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import EntryNight, NewEntry, add_entries
@@ -135,6 +135,22 @@ def test_packed_counts_are_known_as_their_rows_are(store: Store, tmp_path: Path,
     after = texts(store, tmp_path / "kept", tmp_path)
     assert made == ["sedf-st"]
     assert after == texts(store, None, tmp_path) != before
+
+
+def test_a_submission_leaves_the_boards_that_the_report_of_everything_shows_of_it(
+    store: Store, tmp_path: Path, made: list[str]
+) -> None:
+    with store.session() as session:
+        add_submission(session, "second", corpora=("sedf-sc", "shhs"), minutes=9)
+        plausible_results(session, "second", corpus="shhs", people=6, folds=3)
+        plausible_results(session, "second", corpus="sedf-sc", people=6, folds=3, seeds=(4,))
+    keep_boards_of_everything(store, "second", kept=tmp_path / "kept")
+    assert sorted(made) == ["sedf-sc", "sedf-sc", "shhs", "shhs"], "under both rules, where its cells stand"
+    made.clear()
+    report = build_report(store, kept=tmp_path / "kept", home=tmp_path, everything=True)
+    assert sorted(made) == ["dcsm", "sedf-st"]
+    shown = next(board for board in report.boards if board.key.judged_on == "sedf-sc")
+    assert {seed for row in shown.rows for seed in row.seeds} == {0, 4}
 
 
 def in_store(change: Callable[[Any], object]) -> Callable[[Store, Path], None]:
@@ -401,9 +417,9 @@ def test_summaries_that_are_not_what_boards_give(store: Store, tmp_path: Path) -
     folder = tmp_path / "kept"
     build_report(store, home=tmp_path, kept=folder)
     how = {"submissions": ["first"], "everything": False}
-    assert kept_checks.check_kept(store, folder, tmp_path, **how) == (4, [])  # type: ignore[arg-type]
+    assert kept_checks.check_kept(store, folder, **how) == (4, [])  # type: ignore[arg-type]
     rewritten(next((folder / "across").iterdir()), lambda across: across.update(notes=["all is well"]))
-    found, (line,) = kept_checks.check_kept(store, folder, tmp_path, **how)  # type: ignore[arg-type]
+    found, (line,) = kept_checks.check_kept(store, folder, **how)  # type: ignore[arg-type]
     assert found == 4 and line.endswith("is not what its boards give together; delete it")
 
 

@@ -139,8 +139,8 @@ def _print_pooled(outcome: Outcome, kind: str) -> None:
         humans = outcome.humans
         low, high = humans.note.ranges["macro_f1"]
         console.print(
-            f"human scorers: macro-F1 {_number(low)} to {_number(high)}, best {humans.note.best}; mean kappa between two of"
-            f" them {_number(humans.note.pairwise_kappa)}",
+            f"human scorers: macro-F1 {_number(low)} to {_number(high)}, best {humans.note.best}; "
+            f"mean kappa between two of them {_number(humans.note.pairwise_kappa)}",
             markup=False,
             soft_wrap=True,
         )

@@ -13,7 +13,7 @@ import typer
 
 from tusp.cli.context import current_settings
 from tusp.cli.output import console, errors, print_json, print_table
-from tusp.platform.errors import CellError, UserError
+from tusp.platform.errors import CellError, TuspError, UserError
 
 if TYPE_CHECKING:
     from tusp.jobs.driver import Resources
@@ -342,7 +342,7 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
     from threadpoolctl import threadpool_limits
 
     from tusp.dashboards.render import print_report, render_report
-    from tusp.dashboards.report import build_report
+    from tusp.dashboards.report import build_report, keep_boards_of_everything
 
     # One thread, as `tusp report`: no digit depends on how many cores there are.
     with threadpool_limits(1, user_api="blas"):
@@ -352,3 +352,8 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
     else:
         print_report(report, console)
         _say(f"Submission {submission}. Look further: tusp report, tusp status, tusp mlflow.")
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            keep_boards_of_everything(store, submission, kept=kept)
+    except TuspError as error:  # of another submission: this one is done and said
+        errors.print(f"The report of all submissions: {error}", markup=False, soft_wrap=True)

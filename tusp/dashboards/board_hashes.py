@@ -7,7 +7,6 @@ the resampling, and from this program (:func:`tusp.dashboards.kept.program_hash`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +26,6 @@ def board_hashes(
     *,
     resamples: int,
     seed: int,
-    home: Path | None,
 ) -> dict[BoardKey, str]:
     """Hash of everything that each board of a selection is made of.
 
@@ -37,7 +35,6 @@ def board_hashes(
         places: the cells of each board.
         resamples: of the bootstrap over people.
         seed: of the bootstrap and of drawn sign flips.
-        home: as boards are made with it: whether kept hypnograms can be counted.
     """
     entries = _Entries(store, selection.rule)
     cells: dict[str, bytes] = {}
@@ -47,7 +44,7 @@ def board_hashes(
         marks = read_marks(session, done, rule=selection.rule, corpus=corpora.pop() if len(corpora) == 1 else None)
     found = {}
     for key, of_board in places.items():
-        parts: list[Any] = [key, selection.rule, resamples, seed, home is not None]
+        parts: list[Any] = [key, selection.rule, resamples, seed]
         for cell in of_board:
             name = cell.summary.id
             if name not in cells:
@@ -63,7 +60,7 @@ def board_hashes(
                 parts.append((submission.id, submission.request, theirs))
         corpora = {key.judged_on, *key.trained_on.split("+")}
         refused = [item for submission in selection.submissions for item in submission.refused]
-        parts.append(sorted((i["corpus"], i["recording"], i["reason"]) for i in refused if i["corpus"] in corpora))
+        parts.append(sorted({(i["corpus"], i["recording"], i["reason"]) for i in refused if i["corpus"] in corpora}))
         parts.append(entries.of(key.judged_on, simulated=key.simulated))
         found[key] = hash_of(parts)
     return found

@@ -55,7 +55,7 @@ def build_boards(
     if kept is None:
         make = partial(_board, store, places, selection, resamples, seed, home)
         return tuple(_made_of(order, make, store, processes))
-    names = board_hashes(store, selection, places, resamples=resamples, seed=seed, home=home)
+    names = board_hashes(store, selection, places, resamples=resamples, seed=seed)
     before = Kept(kept / BOARDS, Board)
     boards = {key: there for key in order if (there := before.find(names[key])) is not None}
     lacking = [key for key in order if key not in boards]

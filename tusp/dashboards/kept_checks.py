@@ -19,15 +19,12 @@ from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.session import Store
 
 
-def check_kept(
-    store: Store, folder: Path, home: Path, *, submissions: Sequence[str], everything: bool
-) -> tuple[int, list[str]]:
+def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everything: bool) -> tuple[int, list[str]]:
     """Make again what reports of these submissions would find.
 
     Args:
         store: only read.
         folder: what is kept.
-        home: TUSP_HOME.
         submissions: ids.
         everything: the report of all submissions too.
 
@@ -40,15 +37,15 @@ def check_kept(
         if everything and submissions:
             selections.append(select_results(store, everything=True, rule=rule))
         for selection in selections:
-            there, wrong = _check(store, folder, home, selection)
+            there, wrong = _check(store, folder, selection)
             found += there
             lines += wrong
     return found, list(dict.fromkeys(lines))
 
 
-def _check(store: Store, folder: Path, home: Path, selection: Selection) -> tuple[int, list[str]]:
+def _check(store: Store, folder: Path, selection: Selection) -> tuple[int, list[str]]:
     places = cells_of_boards(selection)
-    names = board_hashes(store, selection, places, resamples=BOOTSTRAP, seed=0, home=home)
+    names = board_hashes(store, selection, places, resamples=BOOTSTRAP, seed=0)
     kept, boards, lines = Kept(folder / BOARDS, Board), [], []
     found = 0
     for key in sorted(places):
@@ -57,7 +54,7 @@ def _check(store: Store, folder: Path, home: Path, selection: Selection) -> tupl
             continue
         found += 1
         boards.append(there)
-        made = make_board(store, key, places[key], selection, resamples=BOOTSTRAP, seed=0, home=home)
+        made = make_board(store, key, places[key], selection, resamples=BOOTSTRAP, seed=0, home=None)
         if not _same(there, made):
             lines.append(f"{kept.path(names[key])}: is not the board {made.title!r} that it is kept for; delete it")
     together = Kept(folder / ACROSS, Across)

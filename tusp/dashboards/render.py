@@ -164,9 +164,12 @@ def _print_list(mark: str, lines: Sequence[Text], console: Console) -> None:
 @lru_cache(4096)
 def _folded(text: str, width: int) -> tuple[str, ...]:
     """A text in lines of at most ``width`` columns, as rich folds it. Remembered: many boards say the same."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.text import Text
 
+    if text.isprintable() and cell_len(text) <= width:
+        return (text.rstrip(),)
     return tuple(line.plain.rstrip() for line in Text(text).wrap(Console(width=width), width, overflow="fold"))
 
 
@@ -272,7 +275,7 @@ def _column_width(table: TextTable, column: int) -> int:
 
 
 def _width(text: str) -> int:
-    return max((len(line) for line in text.split("\n")), default=0)
+    return max(map(len, text.split("\n"))) if "\n" in text else len(text)
 
 
 def _longest_word(table: TextTable) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from tusp.dashboards.across import Across, build_across
-from tusp.dashboards.board_making import build_boards, outside_boards
+from tusp.dashboards.board_making import build_boards, cells_of_boards, outside_boards
 from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
 from tusp.dashboards.kept import Kept, hash_of
@@ -184,6 +184,28 @@ def build_report(
         nights=_nights(store, boards),
         across=build_across(boards) if kept is None else _kept_across(boards, kept),
     )
+
+
+def keep_boards_of_everything(store: Store, submission: str, *, kept: Path) -> None:
+    """Make the boards that the report of everything shows of the cells of one submission, so that it finds them.
+
+    Args:
+        store: the open store; it is only read.
+        submission: id.
+        kept: folder of what is kept.
+    """
+    for rule in RULES:
+        selection = select_results(store, everything=True, rule=rule, counted=False)
+        members = selection.members[submission]
+        theirs = {
+            key for key, cells in cells_of_boards(selection).items() if any(c.summary.id in members for c in cells)
+        }
+        cells = (
+            replace(cell, judged_on=tuple(corpus for corpus in cell.judged_on if cell.key(corpus) in theirs))
+            for cell in selection.cells
+        )
+        only_theirs = replace(selection, cells=tuple(cell for cell in cells if cell.judged_on))
+        build_boards(store, only_theirs, resamples=BOOTSTRAP, seed=0, kept=kept)
 
 
 def _kept_across(boards: Sequence[Board], kept: Path) -> Across:

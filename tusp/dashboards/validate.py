@@ -133,7 +133,7 @@ def validate(
     kept = 0
     if not problems:  # from what does not hold nothing follows
         ids = [record.id for record in chosen]
-        kept, problems = check_kept(store, settings.kept, settings.home, submissions=ids, everything=everything)
+        kept, problems = check_kept(store, settings.kept, submissions=ids, everything=everything)
     return Validation(
         submissions=tuple(record.id for record in chosen),
         cells=len(done),
