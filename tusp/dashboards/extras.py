@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -145,13 +146,12 @@ def trained_alike(cells: Iterable[BriefCell], boards: Collection[BoardKey]) -> d
     """Done cells by what was trained alike, as far as a board shows it; the latest of several that did the same stands
     for them, as on the boards."""
     shown = {_group(key) for key in boards}
-    done = [cell for cell in cells if cell.state == "done" and _group(cell) in shown]
-    done.sort(key=lambda cell: (cell.done_at.isoformat() if cell.done_at else "", cell.id))
-    latest = {(_group(cell), cell.arm, cell.settings[:12], cell.seed, cell.fold): cell for cell in done}
-    groups: dict[Group, list[BriefCell]] = {}
-    for (group, *_), cell in sorted(latest.items(), key=lambda item: item[0]):
-        groups.setdefault(group, []).append(cell)
-    return groups
+    latest: dict[Group, dict[tuple[str, str, int, int], BriefCell]] = {}
+    for cell in sorted((cell for cell in cells if cell.done_at), key=attrgetter("done_at", "id")):
+        group = _group(cell)
+        if group in shown and cell.state == "done":
+            latest.setdefault(group, {})[cell.arm, cell.settings[:12], cell.seed, cell.fold] = cell
+    return {group: [latest[group][place] for place in sorted(latest[group])] for group in sorted(latest)}
 
 
 def curves_hash(store: Store, cells: Sequence[BriefCell]) -> str:

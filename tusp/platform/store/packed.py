@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Select, insert, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from tusp.platform.errors import StoreError
 from tusp.platform.identity import fingerprint
@@ -268,7 +268,7 @@ def read_marks(
     """What the counts that :func:`read_counted` would give are known by; arguments as there."""
     found: dict[tuple[str, str], Mark] = {}
     for batch in _batches(cells):
-        wanted = _packed_of(batch, (PackedCount.nights_id, PackedCount.sha256), rule=rule, corpus=corpus)
+        wanted = _packed_of(batch, ("nights_id", "sha256"), rule=rule, corpus=corpus)
         found |= {(row[0], row[1]): (row[2], row[3]) for row in session.execute(wanted)}
     there = {cell_id for cell_id, _ in found}
     single = _from_rows(session, [cell_id for cell_id in cells if cell_id not in there], rule=rule, corpus=corpus)
@@ -288,7 +288,7 @@ def read_counted(session: Session, cells: Sequence[str], *, rule: str, corpus: s
     """
     rows: list[tuple[str, str, str, bytes]] = []
     for batch in _batches(cells):
-        wanted = _packed_of(batch, (PackedCount.nights_id, PackedCount.matrices), rule=rule, corpus=corpus)
+        wanted = _packed_of(batch, ("nights_id", "matrices"), rule=rule, corpus=corpus)
         rows += [(row[0], row[1], row[2], row[3]) for row in session.execute(wanted)]
     sets = _night_sets(session, sorted({row[2] for row in rows}))
     found = {
@@ -305,16 +305,16 @@ def _batches(cells: Sequence[str]) -> Iterator[Sequence[str]]:
         yield cells[start : start + _BATCH]
 
 
-def _packed_of(
-    cells: Sequence[str], columns: Iterable[InstrumentedAttribute[Any]], *, rule: str, corpus: str | None
-) -> Select[Any]:
+def _packed_of(cells: Sequence[str], columns: Iterable[str], *, rule: str, corpus: str | None) -> Select[Any]:
+    # The tables themselves: tens of thousands of rows are plain tuples.
+    table, cell = PackedCount.__table__.c, Cell.__table__.c
     wanted = (
-        select(PackedCount.cell_id, PackedCount.corpus, *columns)
-        .join(Cell, Cell.id == PackedCount.cell_id)
-        .where(PackedCount.cell_id.in_(cells), Cell.state == "done")
-        .where(PackedCount.rule == rule, PackedCount.channels == VOTE)
+        select(table.cell_id, table.corpus, *(table[name] for name in columns))
+        .join(Cell.__table__, cell.id == table.cell_id)
+        .where(table.cell_id.in_(cells), cell.state == "done")
+        .where(table.rule == rule, table.channels == VOTE)
     )
-    return wanted if corpus is None else wanted.where(PackedCount.corpus == corpus)
+    return wanted if corpus is None else wanted.where(table.corpus == corpus)
 
 
 def _from_rows(session: Session, cells: Sequence[str], *, rule: str, corpus: str | None) -> CountedCells:

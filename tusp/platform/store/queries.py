@@ -180,15 +180,15 @@ _BRIEF = (
 
 def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCell], dict[str, frozenset[str]]]:
     """Cells of some submissions, each once, by corpus, arm, seed and fold; and the ids of each submission's cells."""
-    asked = SubmissionCell.submission_id.in_(submissions)
+    # The tables themselves, not the classes that are mapped to them: tens of thousands of rows are plain tuples.
+    table, of_submission = Cell.__table__.c, SubmissionCell.__table__.c
+    asked = of_submission.submission_id.in_(submissions)
     members: dict[str, set[str]] = {name: set() for name in submissions}
     with store.reading() as session:
-        for name, cell_id in session.execute(select(SubmissionCell.submission_id, SubmissionCell.cell_id).where(asked)):
+        for name, cell_id in session.execute(select(of_submission.submission_id, of_submission.cell_id).where(asked)):
             members[name].add(cell_id)
         rows = session.execute(
-            select(*(getattr(Cell, name) for name in _BRIEF)).where(
-                Cell.id.in_(select(SubmissionCell.cell_id).where(asked))
-            )
+            select(*(table[name] for name in _BRIEF)).where(table.id.in_(select(of_submission.cell_id).where(asked)))
         ).all()
         # Cells that something else than tusp put there say nothing of their plan beside it.
         silent = [row.id for row in rows if row.settings is None or row.judged is None]
@@ -236,7 +236,6 @@ def _plan_parts(store: Store, cells: Sequence[str], *names: str) -> dict[str, tu
 def curve_scores(store: Store, cells: Sequence[str]) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
     """Numbers of the passes of each cell's training and the macro-F1 on its validation people after each, NaN where a
     pass was not validated; cells without a pass are left out."""
-    # The table itself, not the class that is mapped to it: tens of thousands of rows are plain tuples.
     table = Curve.__table__.c
     points: dict[str, list[tuple[int, float]]] = defaultdict(list)
     with store.reading() as session:
