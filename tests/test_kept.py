@@ -328,13 +328,28 @@ def test_a_damaged_file_is_made_again(
     assert path.read_bytes() == raw
 
 
+def test_a_file_that_holds_something_else_is_made_again(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "kept"
+    right = texts(store, folder, tmp_path)
+    path = boards_in(folder)[1]
+    rewritten(path, lambda board: board.pop("rows"))
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, folder, tmp_path) == right
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} holds something else (Object missing required field `rows`); it is made again"
+    ]
+
+
 def test_a_folder_that_cannot_be_written_costs_time_and_nothing_else(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "kept").write_text("a file where a folder should be")
     with caplog.at_level(logging.WARNING):
         assert texts(store, tmp_path / "kept", tmp_path) == texts(store, None, tmp_path)
-    assert any("nothing is kept for the next report" in record.getMessage() for record in caplog.records)
+    said = [record.getMessage() for record in caplog.records if "nothing more is kept" in record.getMessage()]
+    assert len(said) == 3, "once for boards, for what they give together, and for curves"
 
 
 def test_what_nobody_used_for_long_is_deleted(store: Store, tmp_path: Path) -> None:
@@ -343,7 +358,10 @@ def test_what_nobody_used_for_long_is_deleted(store: Store, tmp_path: Path) -> N
     used, unused = boards_in(folder)[0], folder / "boards" / f"{'0' * 64}.msgpack"
     unused.write_bytes(b"")
     long_ago = time.time() - kept.FORGOTTEN_AFTER - 60
-    for path in (used, unused):
+    torn, being_written = (folder / "boards" / f".{name}.msgpack.x.part" for name in ("torn", "now"))
+    torn.touch()
+    being_written.touch()
+    for path in (used, unused, torn):
         os.utime(path, (long_ago, long_ago))
     build_report(store, kept=folder)
     assert used.stat().st_mtime > time.time() - 60
@@ -352,6 +370,7 @@ def test_what_nobody_used_for_long_is_deleted(store: Store, tmp_path: Path) -> N
         another_count(session)
     build_report(store, kept=folder)
     assert used.exists() and not unused.exists()
+    assert being_written.exists() and not torn.exists()
 
 
 def test_the_command_keeps_and_makes_anew(tmp_path: Path, made: list[str]) -> None:

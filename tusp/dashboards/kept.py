@@ -38,6 +38,7 @@ class Kept(Generic[_Kind]):
     def __init__(self, folder: Path, kind: type[_Kind]) -> None:
         self._folder = folder
         self._decoder = msgspec.msgpack.Decoder(kind)
+        self._can_write = True
 
     def find(self, name: str) -> _Kind | None:
         """What was kept under a hash; None where there is nothing, or a damaged file."""
@@ -49,28 +50,35 @@ class Kept(Generic[_Kind]):
         except OSError as error:
             log.warning("what was kept cannot be read and is made again: %s", error)
             return None
-        if checksum(raw[_DIGEST:]) != raw[:_DIGEST]:
-            log.warning("%s is damaged; what it kept is made again", path)
-            return None
-        self._mark(path)
-        return self._decoder.decode(raw[_DIGEST:])
+        if checksum(raw[_DIGEST:]) == raw[:_DIGEST]:
+            try:
+                found = self._decoder.decode(raw[_DIGEST:])
+            except msgspec.DecodeError as error:
+                log.warning("%s holds something else (%s); it is made again", path, error)
+                return None
+            self._mark(path)
+            return found
+        log.warning("%s is damaged; what it kept is made again", path)
+        return None
 
     def keep(self, name: str, value: _Kind) -> _Kind:
         """Keep a value; returns it as it will be found, so that a report is the same either way."""
         raw = msgspec.msgpack.encode(value)
-        try:
-            with atomic_path(self.path(name)) as temporary:
-                temporary.write_bytes(checksum(raw) + raw)
-        except OSError as error:
-            log.warning("nothing is kept for the next report: %s", error)
+        if self._can_write:
+            try:
+                with atomic_path(self.path(name)) as temporary:
+                    temporary.write_bytes(checksum(raw) + raw)
+            except OSError as error:
+                self._can_write = False  # said once, not for every board
+                log.warning("nothing more is kept for the next report: %s", error)
         return self._decoder.decode(raw)
 
     def forget_old(self) -> None:
-        """Delete what no report has used for :data:`FORGOTTEN_AFTER`."""
-        oldest = time.time() - FORGOTTEN_AFTER
-        for path in self._folder.glob("*.msgpack"):
+        """Delete what no report has used for :data:`FORGOTTEN_AFTER`, and what killed processes left behind."""
+        now = time.time()
+        for path in self._folder.glob("*"):
             try:
-                if path.stat().st_mtime < oldest:
+                if path.stat().st_mtime < now - (_MARKED if path.suffix == ".part" else FORGOTTEN_AFTER):
                     path.unlink(missing_ok=True)
             except OSError as error:
                 log.warning("an old file is still there: %s", error)
