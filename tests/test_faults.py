@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_homes import SUBMIT, cells, checkpoint_passes, newest, plugin_of_arms, results, start, tusp, wait_for
+from ray_homes import (
+    SUBMIT,
+    cells,
+    checkpoint_passes,
+    environment,
+    newest,
+    plugin_of_arms,
+    results,
+    start,
+    tusp,
+    wait_for,
+)
 
 from tusp.platform.store.queries import CellRecord
 
@@ -45,7 +58,7 @@ def processes_of(home: Path) -> list[str]:
 
 
 def assert_nothing_is_left_running(home: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while (left := processes_of(home)) and time.monotonic() < end:
         time.sleep(0.2)
     assert left == []
@@ -153,6 +166,36 @@ def test_cells_end_with_the_same_bits_beside_other_corpora(faulty: Run, whole_ho
 
 # --- stopping ---
 
+LATE_CALL = """
+import threading
+from tusp.jobs.cluster import connect
+
+connect("local")
+import ray
+
+ray.shutdown()
+
+def late():
+    try:
+        ray.put(1)
+    except Exception as error:
+        print(type(error).__name__)
+
+thread = threading.Thread(target=late)
+thread.start()
+thread.join()
+print(ray.is_initialized())
+"""
+
+
+def test_no_thread_starts_ray_again_after_its_end(tmp_path: Path) -> None:
+    """Threads of Train and Tune outlive a submission that is called off; a second Ray would end the process early."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_CALL], env=environment(tmp_path), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["RaySystemError", "False"]
+
 
 def test_cancel_and_interrupt_stop_everything_and_lose_nothing(prepared_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
@@ -164,7 +207,7 @@ def test_cancel_and_interrupt_stop_everything_and_lose_nothing(prepared_home: Pa
     cancelled = tusp(home, "cancel", newest(home).id)
     assert cancelled.returncode == 0, cancelled.stderr
     assert "is cancelled" in cancelled.stdout
-    assert driver.wait(timeout=60) == 1
+    assert driver.wait(timeout=300) == 1
     assert "was cancelled; what is done is kept" in log.read_text()
     assert_nothing_is_left_running(home)
     assert newest(home).state == "cancelled"
@@ -177,7 +220,7 @@ def test_cancel_and_interrupt_stop_everything_and_lose_nothing(prepared_home: Pa
     driver = start(home, log, start_new_session=True)
     wait_for("a continued cell", lambda: resumed(home), log=log)
     os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(timeout=60) == 130, log.read_text()[-3000:]
+    assert driver.wait(timeout=300) == 130, log.read_text()[-3000:]
     assert "Interrupted. What is done is kept; the same command goes on from here." in log.read_text()
     assert "Traceback" not in log.read_text()
     assert_nothing_is_left_running(home)

@@ -20,6 +20,7 @@ from tusp.cli.status import status
 from tusp.cli.submit import submit
 from tusp.cli.validate import validate
 from tusp.platform.errors import CellError, TuspError
+from tusp.platform.leaving import leave
 
 app = typer.Typer(
     name="tusp",
@@ -66,4 +67,8 @@ def run() -> None:
         app()
     except TuspError as error:
         errors.print(f"tusp: {error}", markup=False, soft_wrap=True)
-        raise SystemExit(1 if isinstance(error, CellError) else 2) from None
+        leave(1 if isinstance(error, CellError) else 2)
+    except SystemExit as end:  # how a command ends, also a good one
+        if isinstance(end.code, int):
+            leave(end.code)
+        raise

@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from tusp.platform.leaving import UNSTOPPABLE
+
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ class ArmTrials:
             tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=True),
             run_config=tune.RunConfig(name=f"{run}-arms", storage_path=str(storage), verbose=0),
         )
-        self._thread = threading.Thread(target=self._run, name="arms", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{UNSTOPPABLE}arms", daemon=True)
 
     def start(self) -> None:
         """Start the trials; returns at once."""

@@ -40,6 +40,8 @@ def _quiet_environment() -> None:
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # A thread that outlives Ray must not start a second one.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
     }.items():
         os.environ.setdefault(name, value)
 

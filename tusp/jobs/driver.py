@@ -12,6 +12,7 @@ from tusp.jobs.cluster import Cluster, connect, groups, slot_count
 from tusp.jobs.job import CellJob
 from tusp.jobs.plan import CellTask
 from tusp.platform.errors import TuspError, UserError
+from tusp.platform.leaving import are_left
 from tusp.platform.processes import this_process
 from tusp.platform.settings import Settings
 from tusp.platform.store.cancelling import is_cancelled, note_with_submission
@@ -208,7 +209,10 @@ class Driver:
             try:
                 self._release_all()
             finally:
-                ray.shutdown()
+                # A submission that is called off, or ends with an error, leaves threads of Train and Tune behind. Their
+                # next call after a shutdown would end this process without a word; so Ray stays as long as it does.
+                if not are_left():
+                    ray.shutdown()
         return cluster
 
     def _refuse_small_batches(self) -> None:

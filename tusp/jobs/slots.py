@@ -30,6 +30,7 @@ from tusp.jobs.celllog import ERROR, cell_log
 from tusp.jobs.job import CellJob
 from tusp.jobs.parallel import PeerError
 from tusp.jobs.training import Progress
+from tusp.platform.leaving import UNSTOPPABLE
 
 log = logging.getLogger(__name__)
 RESTARTS = 50
@@ -240,7 +241,7 @@ class SlotGroup:
                 failure_config=FailureConfig(max_failures=restarts),
             ),
         )
-        self._thread = threading.Thread(target=self._run, name=f"slots-{first}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{UNSTOPPABLE}slots-{first}", daemon=True)
 
     def start(self) -> None:
         """Start the workers; returns at once."""
