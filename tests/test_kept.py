@@ -10,86 +10,38 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from judged_home import judged_home
-from report_results import START, add_cell, add_submission, new_store, night, plausible_results
+from kept_world import (  # noqa: F401  (fixtures)
+    CORPORA,
+    WHOLE,
+    boards_in,
+    entry,
+    files_in,
+    in_store,
+    made_fixture,
+    rewritten,
+    sole,
+    store_fixture,
+    texts,
+    without_whole_reports,
+)
+from report_results import START, add_cell, add_submission, night, plausible_results
 from sqlalchemy import delete, select, update
 from typer.testing import CliRunner
 
 from tusp.cli.main import app
-from tusp.dashboards import board_making, kept, kept_checks
-from tusp.dashboards.extras import read_extras
-from tusp.dashboards.kept import Kept, checksum
+from tusp.dashboards import kept, kept_checks
+from tusp.dashboards.extras import keep_reports_of_everything, read_extras
+from tusp.dashboards.kept import Kept
 from tusp.dashboards.leaderboard import Board
-from tusp.dashboards.render import FORMATS, render_report
-from tusp.dashboards.report import build_report, keep_boards_of_everything
+from tusp.dashboards.report import build_report
 from tusp.dashboards.validate import validate
 from tusp.platform.scoring.rules import RULES
-from tusp.platform.store.entries import EntryNight, NewEntry, add_entries
 from tusp.platform.store.models import Cell, Count, Curve, Entry, EntryCount, PackedCount, Submission
 from tusp.platform.store.packed import collected, count_rows, keep_packed, packed
 from tusp.platform.store.session import Store
-
-CORPORA = ("dcsm", "sedf-sc", "sedf-st")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Three corpora; human scorers and an imported submission on one; curves; a hole."""
-    store = new_store(tmp_path)
-    with store.session() as session:
-        add_submission(
-            session, "first", corpora=CORPORA, refused=[{"corpus": "dcsm", "recording": "x", "reason": "no EOG"}]
-        )
-        for place, corpus in enumerate(CORPORA):
-            plausible_results(session, "first", corpus=corpus, people=9 + place, folds=3)
-        add_cell(session, "first", None, corpus="dcsm", fold=0, folds=3, seed=1, state="failed", error="out of memory")
-        for cell in session.scalars(select(Cell).where(Cell.state == "done")):
-            for number, score in enumerate((0.5, None, 0.7), start=1):
-                session.add(
-                    Curve(
-                        cell_id=cell.id, pass_number=number, train_loss=1.0, learning_rate=0.1,
-                        validation_macro_f1=score, seconds=1.0,
-                    )
-                )  # fmt: skip
-    for kind, name in (("human", "scorer_1"), ("human", "scorer_2"), ("imported", "elsewhere")):
-        entry(store, tmp_path, kind, name)
-    return store
-
-
-def entry(store: Store, home: Path, kind: str, name: str, *, moved: int = 1) -> None:
-    true = np.repeat(np.arange(5, dtype=np.int8), 10)
-    nights = [
-        EntryNight(recording=f"C4{n}", subject=f"P{n}", true=true, predicted=np.roll(true, moved)) for n in range(4)
-    ]
-    new = NewEntry(
-        corpus="sedf-sc", truth_hash="t" * 64, truth_kind="hypnograms", kind=kind, name=name, simulated=False,
-        provenance={"pairwise_kappa": {rule: {} for rule in RULES}}, protocols={}, nights=nights,
-    )  # fmt: skip
-    add_entries(store, home, [new], replace=True)
-
-
-def texts(store: Store, folder: Path | None, home: Path, **how: Any) -> dict[str, str]:
-    """The report in every format."""
-    report = build_report(store, home=home, kept=folder, **how)
-    extras = read_extras(store, report, kept=folder)
-    return {name: render_report(report, name, extras=extras) for name in FORMATS}
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Corpora of the boards that are made, in this order."""
-    corpora: list[str] = []
-    make = board_making.make_board
-
-    def counted(store: Store, key: Any, *rest: Any, **how: Any) -> Board:
-        corpora.append(key.judged_on)
-        return make(store, key, *rest, **how)
-
-    monkeypatch.setattr(board_making, "make_board", counted)
-    return corpora
 
 
 @pytest.mark.parametrize("how", [{}, {"everything": True}, {"corpus": "sedf-sc"}, {"rule": "full"}])
@@ -137,32 +89,20 @@ def test_packed_counts_are_known_as_their_rows_are(store: Store, tmp_path: Path,
     assert after == texts(store, None, tmp_path) != before
 
 
-def test_a_submission_leaves_the_boards_that_the_report_of_everything_shows_of_it(
-    store: Store, tmp_path: Path, made: list[str]
-) -> None:
+def test_a_submission_leaves_the_reports_of_everything(store: Store, tmp_path: Path, made: list[str]) -> None:
     with store.session() as session:
         add_submission(session, "second", corpora=("sedf-sc", "shhs"), minutes=9)
         plausible_results(session, "second", corpus="shhs", people=6, folds=3)
         plausible_results(session, "second", corpus="sedf-sc", people=6, folds=3, seeds=(4,))
-    keep_boards_of_everything(store, "second", kept=tmp_path / "kept")
-    assert sorted(made) == ["sedf-sc", "sedf-sc", "shhs", "shhs"], "under both rules, where its cells stand"
-    made.clear()
+    keep_reports_of_everything(store, kept=tmp_path / "kept")
+    assert sorted(made) == sorted(2 * [*CORPORA, "shhs"]), "under both rules"
+    assert sorted(path.parent.name for path in files_in(tmp_path / "kept") if path.parent.name in WHOLE) == [
+        "extras", "extras", "reports", "reports",
+    ]  # fmt: skip
     report = build_report(store, kept=tmp_path / "kept", home=tmp_path, everything=True)
-    assert sorted(made) == ["dcsm", "sedf-st"]
+    assert len(made) == 8
     shown = next(board for board in report.boards if board.key.judged_on == "sedf-sc")
     assert {seed for row in shown.rows for seed in row.seeds} == {0, 4}
-
-
-def in_store(change: Callable[[Any], object]) -> Callable[[Store, Path], None]:
-    def changed(store: Store, home: Path) -> None:
-        with store.session() as session:
-            change(session)
-
-    return changed
-
-
-def sole(session: Any, kind: Any, *where: Any) -> Any:
-    return session.scalars(select(kind).where(*where).limit(1)).one()
 
 
 def another_count(session: Any) -> None:
@@ -305,17 +245,13 @@ def test_the_hash_of_the_program_is_that_of_its_files(tmp_path: Path, monkeypatc
         kept.program_hash.cache_clear()
 
 
-def boards_in(folder: Path) -> list[Path]:
-    return sorted((folder / "boards").glob("*.msgpack"))
-
-
 @pytest.mark.parametrize("harm", ["cut", "empty", "changed", "other"])
 def test_a_damaged_file_is_made_again(
     store: Store, tmp_path: Path, made: list[str], caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
     folder = tmp_path / "kept"
     right = texts(store, folder, tmp_path)
-    path = boards_in(folder)[1]
+    path = boards_in(without_whole_reports(folder))[1]
     raw = path.read_bytes()
     path.write_bytes(
         {"cut": raw[:-7], "empty": b"", "changed": raw[:200] + b"!" + raw[201:], "other": b"x" * 900}[harm]
@@ -333,7 +269,7 @@ def test_a_file_that_holds_something_else_is_made_again(
 ) -> None:
     folder = tmp_path / "kept"
     right = texts(store, folder, tmp_path)
-    path = boards_in(folder)[1]
+    path = boards_in(without_whole_reports(folder))[1]
     rewritten(path, lambda board: board.pop("rows"))
     with caplog.at_level(logging.WARNING):
         assert texts(store, folder, tmp_path) == right
@@ -349,7 +285,8 @@ def test_a_folder_that_cannot_be_written_costs_time_and_nothing_else(
     with caplog.at_level(logging.WARNING):
         assert texts(store, tmp_path / "kept", tmp_path) == texts(store, None, tmp_path)
     said = [record.getMessage() for record in caplog.records if "nothing more is kept" in record.getMessage()]
-    assert len(said) == 3, "once for boards, for what they give together, and for curves"
+    assert len(said) == 5, "once for boards, what they give together, curves, the report and its extras"
+    assert len(caplog.records) == 5
 
 
 def test_what_nobody_used_for_long_is_deleted(store: Store, tmp_path: Path) -> None:
@@ -363,7 +300,7 @@ def test_what_nobody_used_for_long_is_deleted(store: Store, tmp_path: Path) -> N
     being_written.touch()
     for path in (used, unused, torn):
         os.utime(path, (long_ago, long_ago))
-    build_report(store, kept=folder)
+    build_report(store, kept=without_whole_reports(folder))
     assert used.stat().st_mtime > time.time() - 60
     assert unused.exists(), "nothing was made, so nothing was looked for"
     with store.session() as session:
@@ -391,14 +328,6 @@ def test_the_command_keeps_and_makes_anew(tmp_path: Path, made: list[str]) -> No
     assert shown("--format", "html") == shown("--format", "html", "--fresh")
 
 
-def rewritten(path: Path, change: Callable[[Any], None]) -> None:
-    """A kept file that says something else and has the checksum of it."""
-    content = msgspec.msgpack.decode(path.read_bytes()[32:])
-    change(content)
-    raw = msgspec.msgpack.encode(content)
-    path.write_bytes(checksum(raw) + raw)
-
-
 @pytest.mark.parametrize("everything", [False, True])
 def test_validation_makes_again_what_is_kept(tmp_path: Path, everything: bool) -> None:
     home = judged_home(tmp_path)
@@ -407,26 +336,29 @@ def test_validation_makes_again_what_is_kept(tmp_path: Path, everything: bool) -
         report = build_report(home.store, rule=rule, home=tmp_path, kept=folder)
         read_extras(home.store, report, kept=folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert [path.parent.name for path in files] == ["across", "across", "boards", "boards", "curves"]
+    assert [path.parent.name for path in files] == [
+        "across", "across", "boards", "boards", "curves", "extras", "extras", "reports", "reports",
+    ]  # fmt: skip
     times = {path: path.read_bytes() for path in files}
     found = validate(home.store, home.settings, everything=everything)
     assert found.problems == ()
     # The report of everything has the same boards here; curves are looked at with every rule.
-    assert found.kept == 6 * (1 + everything)
+    assert found.kept == 10 + 6 * everything
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == times
 
     def better(board: Any) -> None:
         board["rows"][0]["scores"]["overall"]["macro_f1"]["value"] = 0.99
 
-    rewritten(boards_in(folder)[0], better)
+    rewritten(boards_in(without_whole_reports(folder))[0], better)
     assert 0.99 in {
         row.scores.overall["macro_f1"].value
         for rule in RULES
         for row in build_report(home.store, rule=rule, home=tmp_path, kept=folder).boards[0].rows
     }
-    (line,) = validate(home.store, home.settings, everything=everything).problems
-    assert line.startswith(f"{boards_in(folder)[0]}: is not the board 'toy · SIMULATED nights")
-    boards_in(folder)[0].unlink()
+    board, report_with_it = validate(home.store, home.settings, everything=everything).problems
+    assert board.startswith(f"{boards_in(folder)[0]}: is not the board 'toy · SIMULATED nights")
+    assert report_with_it.endswith("is not the report that its boards and the store make; delete it")
+    boards_in(without_whole_reports(folder))[0].unlink()
     rewritten(next((folder / "curves").iterdir()), lambda group: group["curves"][0].update(macro_f1=[0.99]))
     (line,) = validate(home.store, home.settings, everything=everything).problems
     assert line.endswith("has other training curves than the store; delete it")
@@ -436,10 +368,10 @@ def test_summaries_that_are_not_what_boards_give(store: Store, tmp_path: Path) -
     folder = tmp_path / "kept"
     build_report(store, home=tmp_path, kept=folder)
     how = {"submissions": ["first"], "everything": False}
-    assert kept_checks.check_kept(store, folder, **how) == (4, [])  # type: ignore[arg-type]
+    assert kept_checks.check_kept(store, folder, **how) == (5, [])  # type: ignore[arg-type]
     rewritten(next((folder / "across").iterdir()), lambda across: across.update(notes=["all is well"]))
     found, (line,) = kept_checks.check_kept(store, folder, **how)  # type: ignore[arg-type]
-    assert found == 4 and line.endswith("is not what its boards give together; delete it")
+    assert found == 5 and line.endswith("is not what its boards give together; delete it")
 
 
 def test_every_field_of_a_board_comes_back(store: Store, tmp_path: Path) -> None:

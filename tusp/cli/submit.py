@@ -341,8 +341,9 @@ def _run(
 def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Path) -> None:
     from threadpoolctl import threadpool_limits
 
+    from tusp.dashboards.extras import keep_reports_of_everything
     from tusp.dashboards.render import print_report, render_report
-    from tusp.dashboards.report import build_report, keep_boards_of_everything
+    from tusp.dashboards.report import build_report
 
     # One thread, as `tusp report`: no digit depends on how many cores there are.
     with threadpool_limits(1, user_api="blas"):
@@ -354,6 +355,6 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
         _say(f"Submission {submission}. Look further: tusp report, tusp status, tusp mlflow.")
     try:
         with threadpool_limits(1, user_api="blas"):
-            keep_boards_of_everything(store, submission, kept=kept)
+            keep_reports_of_everything(store, kept=kept)
     except TuspError as error:  # of another submission: this one is done and said
         errors.print(f"The report of all submissions: {error}", markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from tusp.dashboards.cost_tables import cost_table
 from tusp.dashboards.leaderboard import Board
-from tusp.dashboards.report import NightsNote, Report, SubmissionNote
+from tusp.dashboards.report import Report
+from tusp.dashboards.report_notes import NightsNote, SubmissionNote
 from tusp.dashboards.tables import (
     TextTable,
     comparison_lines,

@@ -13,7 +13,8 @@ from tusp.dashboards.costs import FIGURES, Cost
 from tusp.dashboards.entries import CeilingNote
 from tusp.dashboards.leaderboard import Board, Row
 from tusp.dashboards.published import PublishedRow
-from tusp.dashboards.report import NightsNote, Report
+from tusp.dashboards.report import Report
+from tusp.dashboards.report_notes import NightsNote
 from tusp.dashboards.suites import SuiteTable
 from tusp.platform.scoring.evidence import FoldTest, PairTest, VarianceComponents
 from tusp.platform.scoring.sleep_statistics import UNITS, Agreement

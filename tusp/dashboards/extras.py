@@ -12,14 +12,18 @@ from sqlalchemy import select
 
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
-from tusp.dashboards.report import Report
+from tusp.dashboards.report import MOST_REPORTS, Asked, Report, build_report, report_hash, selected
 from tusp.datasets.splits import corpus_of
+from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.models import Corpus
 from tusp.platform.store.queries import BriefCell, curve_scores
 from tusp.platform.store.session import Store
 
 Group: TypeAlias = tuple[Any, ...]
 """What is trained alike: kind of nights, experiment, corpora, protocol, folds, recipe, split."""
+
+EXTRAS: Final = "extras"
+"""Folder of what a page shows besides whole reports, among what is kept."""
 
 CURVES: Final = "curves"
 """Folder of training curves among what is kept."""
@@ -95,7 +99,44 @@ def read_extras(store: Store, report: Report, *, kept: Path | None = None) -> Ex
     Args:
         kept: folder of what was read before; None reads all.
     """
-    return Extras(training=_training(store, report, kept), corpora=corpus_facts(store, corpora_of(report)))
+    if kept is None or report.kept_as is None:
+        return _read(store, report, kept)
+    before = Kept(kept / EXTRAS, Extras)
+    found = before.find(report.kept_as)
+    if found is None:
+        found = _read(store, report, kept)
+        if report_hash(store, asked_for(report)) == report.kept_as:  # the store is still what the report was made of
+            found = before.keep(report.kept_as, found)
+            before.forget_old(at_most=MOST_REPORTS)
+    return found
+
+
+def keep_reports_of_everything(store: Store, *, kept: Path) -> None:
+    """Make the reports of all submissions, so that the next one finds them; raises as
+    :func:`tusp.dashboards.report.build_report`."""
+    for rule in RULES:
+        read_extras(store, build_report(store, everything=True, rule=rule, kept=kept), kept=kept)
+
+
+def asked_for(report: Report) -> Asked:
+    """What the report was an answer to."""
+    one = None if report.everything or not report.submissions else report.submissions[0].id
+    return Asked(
+        submission=one,
+        everything=report.everything,
+        rule=report.rule,
+        corpus=report.corpus,
+        bootstrap=report.bootstrap,
+        seed=report.seed,
+    )
+
+
+def _read(store: Store, report: Report, kept: Path | None) -> Extras:
+    cells = report.cells
+    if cells is None:
+        selection = selected(store, asked_for(report), home=None, counted=False)
+        cells = tuple(cell.summary for cell in selection.cells)
+    return Extras(training=_training(store, report, cells, kept), corpora=corpus_facts(store, corpora_of(report)))
 
 
 def corpora_of(report: Report) -> list[str]:
@@ -127,8 +168,8 @@ def _facts(name: str, card: Mapping[str, Any], *, simulated: bool) -> CorpusFact
     return CorpusFacts(name=name, simulated=simulated, **said)
 
 
-def _training(store: Store, report: Report, kept: Path | None) -> tuple[TrainingGroup, ...]:
-    groups = trained_alike(report.cells, {board.key for board in report.boards})
+def _training(store: Store, report: Report, cells: Sequence[BriefCell], kept: Path | None) -> tuple[TrainingGroup, ...]:
+    groups = trained_alike(cells, {board.key for board in report.boards})
     if kept is None:
         found = training_groups(store, groups)
     else:

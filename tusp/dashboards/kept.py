@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -25,6 +27,7 @@ FORGOTTEN_AFTER: Final = 90 * 24 * 3600.0
 """Seconds after which a file that no report used is deleted."""
 
 _DIGEST: Final = 32
+_PART: Final = ".part"
 _MARKED: Final = 24 * 3600.0
 """A file that is used is marked as used once in so many seconds."""
 _Kind = TypeVar("_Kind")
@@ -45,7 +48,7 @@ class Kept(Generic[_Kind]):
         path = self.path(name)
         try:
             raw = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             log.warning("what was kept cannot be read and is made again: %s", error)
@@ -73,15 +76,29 @@ class Kept(Generic[_Kind]):
                 log.warning("nothing more is kept for the next report: %s", error)
         return self._decoder.decode(raw)
 
-    def forget_old(self) -> None:
-        """Delete what no report has used for :data:`FORGOTTEN_AFTER`, and what killed processes left behind."""
-        now = time.time()
+    def forget_old(self, *, at_most: int | None = None) -> None:
+        """Delete what no report has used for :data:`FORGOTTEN_AFTER`, what killed processes left behind, and of the
+        rest all but the ``at_most`` files that were made or marked as used last."""
+        now, ages = time.time(), {}
         for path in self._folder.glob("*"):
-            try:
-                if path.stat().st_mtime < now - (_MARKED if path.suffix == ".part" else FORGOTTEN_AFTER):
+            with self._named():
+                ages[path] = now - path.stat().st_mtime
+        latest = sorted((path for path in ages if path.suffix != _PART), key=ages.__getitem__)
+        dropped = set(latest[at_most:] if at_most is not None else ())
+        for path, age in ages.items():
+            if path in dropped or age > (_MARKED if path.suffix == _PART else FORGOTTEN_AFTER):
+                with self._named():
                     path.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("an old file is still there: %s", error)
+
+    @staticmethod
+    @contextmanager
+    def _named() -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            pass  # another process deleted it
+        except OSError as error:
+            log.warning("an old file is still there: %s", error)
 
     def path(self, name: str) -> Path:
         """The file of what is kept under a hash."""

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 
 from tusp.dashboards.across import Across, build_across
 from tusp.dashboards.board_hashes import board_hashes
 from tusp.dashboards.board_making import BOARDS, cells_of_boards
-from tusp.dashboards.extras import CURVES, TrainingGroup, curves_hash, trained_alike, training_groups
-from tusp.dashboards.frames import Selection, select_results
+from tusp.dashboards.extras import (
+    CURVES,
+    EXTRAS,
+    Extras,
+    Group,
+    TrainingGroup,
+    curves_hash,
+    read_extras,
+    trained_alike,
+    training_groups,
+)
+from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
 from tusp.dashboards.leaderboard import Board, make_board
-from tusp.dashboards.report import ACROSS, BOOTSTRAP
+from tusp.dashboards.report import (
+    ACROSS,
+    REPORTS,
+    Asked,
+    Report,
+    assembled,
+    report_hash,
+    selected,
+    with_outside,
+)
 from tusp.platform.scoring.rules import RULES
+from tusp.platform.store.entries import list_entries
+from tusp.platform.store.queries import BriefCell
 from tusp.platform.store.session import Store
+
+OTHER_BOARD: Final = "is not the board {title!r} that it is kept for"
+OTHER_ACROSS: Final = "is not what its boards give together"
+OTHER_CURVES: Final = "has other training curves than the store"
+OTHER_REPORT: Final = "is not the report that its boards and the store make"
+OTHER_EXTRAS: Final = "has other training curves or corpora than the store"
+
+_Kind = TypeVar("_Kind")
 
 
 def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everything: bool) -> tuple[int, list[str]]:
@@ -33,46 +65,92 @@ def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everyt
     """
     found, lines = 0, []
     for rule in RULES:
-        selections = [select_results(store, submission=name, rule=rule) for name in submissions]
+        asked = [Asked(submission=name, rule=rule) for name in submissions]
         if everything and submissions:
-            selections.append(select_results(store, everything=True, rule=rule))
-        for selection in selections:
-            there, wrong = _check(store, folder, selection)
-            found += there
-            lines += wrong
+            asked.append(Asked(everything=True, rule=rule))
+        for one in asked:
+            check = _Check(store, folder, one)
+            check.run()
+            found += check.found
+            lines += check.lines
     return found, list(dict.fromkeys(lines))
 
 
-def _check(store: Store, folder: Path, selection: Selection) -> tuple[int, list[str]]:
-    places = cells_of_boards(selection)
-    names = board_hashes(store, selection, places, resamples=BOOTSTRAP, seed=0)
-    kept, boards, lines = Kept(folder / BOARDS, Board), [], []
-    found = 0
-    for key in sorted(places):
-        there = kept.find(names[key])
+class _Check:
+    """What is kept for one report, and for the reports of its single corpora."""
+
+    def __init__(self, store: Store, folder: Path, asked: Asked) -> None:
+        self._store, self._folder, self._asked = store, folder, asked
+        self._selection = selected(store, asked, home=None, counted=True)
+        self._places = cells_of_boards(self._selection)
+        self._boards: dict[BoardKey, Board] = {}
+        self.found = 0
+        self.lines: list[str] = []
+
+    def run(self) -> None:
+        """Look at everything."""
+        names = board_hashes(self._store, self._selection, self._places, resamples=self._asked.bootstrap, seed=0)
+        kept = Kept(self._folder / BOARDS, Board)
+        there = []
+        for key in sorted(self._places):
+            board = self._compare(kept, names[key], partial(self._board, key), OTHER_BOARD)
+            there += [] if board is None else [board]
+        across = Kept(self._folder / ACROSS, Across)
+        self._compare(across, hash_of(there), partial(build_across, there), OTHER_ACROSS)
+
+        groups = trained_alike((cell.summary for cell in self._selection.cells), self._places)
+        curves = Kept(self._folder / CURVES, TrainingGroup)
+        for group, cells in groups.items():
+            made = partial(self._group, group, cells)
+            self._compare(curves, curves_hash(self._store, cells), made, OTHER_CURVES)
+
+        judged = {key.judged_on for key in self._places} | {entry.corpus for entry in list_entries(self._store)}
+        for corpus in (None, *sorted(judged)):
+            self._report(replace(self._asked, corpus=corpus))
+
+    def _group(self, group: Group, cells: Sequence[BriefCell]) -> TrainingGroup:
+        return training_groups(self._store, {group: cells})[group]
+
+    def _report(self, asked: Asked) -> None:
+        name = report_hash(self._store, asked)
+        if name is None:
+            return
+        again = cache(partial(self._assembled, asked, name))
+        self._compare(Kept(self._folder / REPORTS, Report), name, lambda: replace(again(), cells=None), OTHER_REPORT)
+        extras = Kept(self._folder / EXTRAS, Extras)
+        self._compare(extras, name, lambda: read_extras(self._store, again()), OTHER_EXTRAS)
+
+    def _assembled(self, asked: Asked, name: str) -> Report:
+        """The report as it is made now."""
+        selection = selected(self._store, asked, home=None, counted=False)
+        boards = tuple(self._board(key) for key in sorted(cells_of_boards(selection)))
+        boards = with_outside(self._store, asked, selection, boards, home=None)
+        return replace(assembled(self._store, asked, selection, boards, build_across(boards)), kept_as=name)
+
+    def _board(self, key: BoardKey) -> Board:
+        """The board as it is made now."""
+        if key not in self._boards:
+            self._boards[key] = make_board(
+                self._store,
+                key,
+                self._places[key],
+                self._selection,
+                resamples=self._asked.bootstrap,
+                seed=self._asked.seed,
+                home=None,
+            )
+        return self._boards[key]
+
+    def _compare(self, kept: Kept[_Kind], name: str, make: Callable[[], _Kind], otherwise: str) -> _Kind | None:
+        """What is kept under a name, after it was compared with what is made now."""
+        there = kept.find(name)
         if there is None:
-            continue
-        found += 1
-        boards.append(there)
-        made = make_board(store, key, places[key], selection, resamples=BOOTSTRAP, seed=0, home=None)
+            return None
+        self.found += 1
+        made = make()
         if not _same(there, made):
-            lines.append(f"{kept.path(names[key])}: is not the board {made.title!r} that it is kept for; delete it")
-    together = Kept(folder / ACROSS, Across)
-    across = together.find(hash_of(boards))
-    if across is not None:
-        found += 1
-        if not _same(across, build_across(boards)):
-            lines.append(f"{together.path(hash_of(boards))}: is not what its boards give together; delete it")
-    groups = trained_alike((cell.summary for cell in selection.cells), places)
-    curves = Kept(folder / CURVES, TrainingGroup)
-    for group, made_now in training_groups(store, groups).items():
-        name = curves_hash(store, groups[group])
-        drawn = curves.find(name)
-        if drawn is not None:
-            found += 1
-            if not _same(drawn, made_now):
-                lines.append(f"{curves.path(name)}: has other training curves than the store; delete it")
-    return found, lines
+            self.lines.append(f"{kept.path(name)}: {otherwise.format(title=getattr(made, 'title', ''))}; delete it")
+        return there
 
 
 def _same(one: object, other: object) -> bool:

@@ -2,69 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tusp.dashboards.across import Across, build_across
-from tusp.dashboards.board_making import build_boards, cells_of_boards, outside_boards
+from tusp.dashboards.board_making import build_boards, outside_boards
 from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
 from tusp.dashboards.kept import Kept, hash_of
 from tusp.dashboards.leaderboard import Board
+from tusp.dashboards.report_notes import NightsNote, SubmissionNote, nights_notes, submission_notes
 from tusp.dashboards.sleep import with_sleep
 from tusp.dashboards.suites import SuiteTable
-from tusp.datasets.corpus_notes import audit_notes
-from tusp.datasets.splits import corpus_of
 from tusp.platform.errors import UserError
 from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.queries import BriefCell
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_hash import report_state
 
 ACROSS: Final = "across"
 """Folder of what corpora give together, among what is kept."""
+
+REPORTS: Final = "reports"
+"""Folder of whole reports among what is kept."""
+
+MOST_REPORTS: Final = 24
+"""Whole reports that are kept, the latest ones: each holds every board it shows."""
 
 BOOTSTRAP: Final = 2000
 """Resamples of a report's intervals unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmissionNote:
-    """A submission that a report is about."""
+class Asked:
+    """Which report; what its fields say is said at :func:`build_report`."""
 
-    id: str
-    created_at: datetime
-    state: str
-    simulated: bool
-    request: Mapping[str, Any]
-    environment: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemKind:
-    """A kind of problem that the audit found, and in how many usable recordings."""
-
-    kind: str
-    recordings: int
-    example: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NightsNote:
-    """What the audit says of one corpus of the report."""
-
-    corpus: str
-    usable: int
-    refused: int
-    with_problems: int
-    """Usable recordings with something to know about."""
-    unscored_share: float
-    """Of the epochs of the usable recordings, 0 to 1; NaN without any."""
-    problems: tuple[ProblemKind, ...]
-    """The most frequent first."""
+    submission: str | None = None
+    everything: bool = False
+    rule: str = "trim30"
+    corpus: str | None = None
+    bootstrap: int = BOOTSTRAP
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +65,11 @@ class Report:
     boards: tuple[Board, ...]
     superseded: int
 
-    cells: tuple[BriefCell, ...] = ()
-    """Behind the boards, done or not."""
+    cells: tuple[BriefCell, ...] | None = None
+    """Behind the boards, done or not; None in a report that was kept."""
+
+    kept_as: str | None = None
+    """Hash of everything in the store that the report is made of, under which it is kept; None where it is not."""
 
     recomputed: bool = False
     """The counts were made from kept predictions, since the cells did not count this rule."""
@@ -144,68 +128,94 @@ def build_report(
         raise UserError(f"--bootstrap {bootstrap} is too few for an interval; 2000 is usual, 100 the least")
     if rule not in RULES or bootstrap != BOOTSTRAP or seed:
         kept = None
-    outside = {entry.corpus for entry in list_entries(store)}
-    selection = select_results(
-        store,
-        submission=submission,
-        everything=everything,
-        rule=rule,
-        corpus=corpus,
-        outside=outside,
-        home=home,
-        counted=kept is None,
+    asked = Asked(
+        submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap, seed=seed
     )
-    boards = build_boards(store, selection, resamples=bootstrap, seed=seed, home=home, processes=processes, kept=kept)
-    alone = outside if everything or not selection.submissions else set()
+    if kept is None or sleep:
+        return _made(store, asked, home=home, sleep=sleep, processes=processes, kept=kept)
+    name = report_hash(store, asked)
+    before = Kept(kept / REPORTS, Report)
+    if name is not None and (found := before.find(name)) is not None:
+        return found
+    made = _made(store, asked, home=home, sleep=False, processes=processes, kept=kept)
+    if name is None or report_hash(store, asked) != name:
+        return made  # something changed meanwhile, and nobody knows of which state this is
+    found = before.keep(name, replace(made, cells=None, kept_as=name))
+    before.forget_old(at_most=MOST_REPORTS)
+    return replace(found, cells=made.cells)
+
+
+def report_hash(store: Store, asked: Asked) -> str | None:
+    """Hash of everything that a report under one of ``RULES`` is made of; None where there is no such submission."""
+    state = report_state(store, submission=asked.submission, everything=asked.everything, rule=asked.rule)
+    return None if state is None else hash_of((state, replace(asked, submission=None)))
+
+
+def _made(store: Store, asked: Asked, *, home: Path | None, sleep: bool, processes: int, kept: Path | None) -> Report:
+    selection = selected(store, asked, home=home, counted=kept is None)
+    resampling = {"resamples": asked.bootstrap, "seed": asked.seed}
+    boards = build_boards(store, selection, **resampling, home=home, processes=processes, kept=kept)
+    boards = with_outside(store, asked, selection, boards, home=home)
+    if sleep:
+        boards = with_sleep(store, home, boards, selection, **resampling)
+    across = build_across(boards) if kept is None else _kept_across(boards, kept)
+    return assembled(store, asked, selection, boards, across)
+
+
+def selected(store: Store, asked: Asked, *, home: Path | None, counted: bool) -> Selection:
+    """The cells of a report; raises as :func:`tusp.dashboards.frames.select_results`."""
+    return select_results(
+        store,
+        submission=asked.submission,
+        everything=asked.everything,
+        rule=asked.rule,
+        corpus=asked.corpus,
+        outside={entry.corpus for entry in list_entries(store)},
+        home=home,
+        counted=counted,
+    )
+
+
+def with_outside(
+    store: Store, asked: Asked, selection: Selection, boards: tuple[Board, ...], *, home: Path | None
+) -> tuple[Board, ...]:
+    """The boards of cells, and those of entries alone that the report shows beside them.
+
+    Raises:
+        UserError: rule ``lights`` for entries alone.
+    """
+    outside = {entry.corpus for entry in list_entries(store)}
+    alone = outside if asked.everything or not selection.submissions else set()
     boards += outside_boards(
         store,
-        corpora=alone if corpus is None else outside & {corpus},
-        rule=rule,
-        resamples=bootstrap,
-        seed=seed,
+        corpora=alone if asked.corpus is None else outside & {asked.corpus},
+        rule=asked.rule,
+        resamples=asked.bootstrap,
+        seed=asked.seed,
         without={(board.key.simulated, board.key.judged_on) for board in boards},
         home=home,
     )
-    if rule == LIGHTS and not boards and outside:
+    if asked.rule == LIGHTS and not boards and outside:
         raise UserError(f"rule lights: {COUNTED}; rules are {RULES_IN_WORDS}")
-    if sleep:
-        boards = with_sleep(store, home, boards, selection, resamples=bootstrap, seed=seed)
+    return boards
+
+
+def assembled(store: Store, asked: Asked, selection: Selection, boards: tuple[Board, ...], across: Across) -> Report:
+    """The report from its boards."""
     return Report(
-        rule=rule,
-        everything=everything,
-        corpus=corpus,
-        bootstrap=bootstrap,
-        seed=seed,
-        submissions=_submission_notes(selection),
+        rule=asked.rule,
+        everything=asked.everything,
+        corpus=asked.corpus,
+        bootstrap=asked.bootstrap,
+        seed=asked.seed,
+        submissions=submission_notes(selection),
         boards=boards,
         superseded=selection.superseded,
         cells=tuple(cell.summary for cell in selection.cells),
-        recomputed=rule not in RULES,
-        nights=_nights(store, boards),
-        across=build_across(boards) if kept is None else _kept_across(boards, kept),
+        recomputed=asked.rule not in RULES,
+        nights=nights_notes(store, boards),
+        across=across,
     )
-
-
-def keep_boards_of_everything(store: Store, submission: str, *, kept: Path) -> None:
-    """Make the boards that the report of everything shows of the cells of one submission, so that it finds them.
-
-    Args:
-        store: the open store; it is only read.
-        submission: id.
-        kept: folder of what is kept.
-    """
-    for rule in RULES:
-        selection = select_results(store, everything=True, rule=rule, counted=False)
-        members = selection.members[submission]
-        theirs = {
-            key for key, cells in cells_of_boards(selection).items() if any(c.summary.id in members for c in cells)
-        }
-        cells = (
-            replace(cell, judged_on=tuple(corpus for corpus in cell.judged_on if cell.key(corpus) in theirs))
-            for cell in selection.cells
-        )
-        only_theirs = replace(selection, cells=tuple(cell for cell in cells if cell.judged_on))
-        build_boards(store, only_theirs, resamples=BOOTSTRAP, seed=0, kept=kept)
 
 
 def _kept_across(boards: Sequence[Board], kept: Path) -> Across:
@@ -216,36 +226,3 @@ def _kept_across(boards: Sequence[Board], kept: Path) -> Across:
         found = before.keep(name, build_across(boards))
         before.forget_old()
     return found
-
-
-def _nights(store: Store, boards: Sequence[Board]) -> tuple[NightsNote, ...]:
-    """Audits of the corpora that are judged or trained on, as far as they are registered."""
-    names = {board.key.judged_on for board in boards} | {
-        name for board in boards for name in board.key.trained_on.split("+")
-    }
-    notes = audit_notes(store, sorted({corpus_of(name) for name in names if name}))
-    return tuple(
-        NightsNote(
-            corpus=corpus,
-            usable=note["usable"],
-            refused=note["refused"],
-            with_problems=note["with_problems"],
-            unscored_share=float("nan") if note["unscored_share"] is None else note["unscored_share"],
-            problems=tuple(ProblemKind(**problem) for problem in note["problems"]),
-        )
-        for corpus, note in notes.items()
-    )
-
-
-def _submission_notes(selection: Selection) -> tuple[SubmissionNote, ...]:
-    return tuple(
-        SubmissionNote(
-            id=record.id,
-            created_at=record.created_at,
-            state=record.state,
-            simulated=record.simulated,
-            request=record.request,
-            environment=record.environment,
-        )
-        for record in selection.submissions
-    )

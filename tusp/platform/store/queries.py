@@ -172,10 +172,11 @@ def submission_cells(store: Store, submission_id: str) -> list[CellSummary]:
         return [same_named(CellSummary, row, holder=row.claim) for row in rows]
 
 
-_BRIEF = (
+BRIEF_COLUMNS = (
     "id", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe", "split_hash", "simulated",
     "state", "error", "done_at", "result", "settings", "judged",
 )  # fmt: skip
+"""Columns of a cell that are the fields of :class:`BriefCell`."""
 
 
 def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCell], dict[str, frozenset[str]]]:
@@ -188,7 +189,9 @@ def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCel
         for name, cell_id in session.execute(select(of_submission.submission_id, of_submission.cell_id).where(asked)):
             members[name].add(cell_id)
         rows = session.execute(
-            select(*(table[name] for name in _BRIEF)).where(table.id.in_(select(of_submission.cell_id).where(asked)))
+            select(*(table[name] for name in BRIEF_COLUMNS)).where(
+                table.id.in_(select(of_submission.cell_id).where(asked))
+            )
         ).all()
         # Cells that something else than tusp put there say nothing of their plan beside it.
         silent = [row.id for row in rows if row.settings is None or row.judged is None]
@@ -196,7 +199,7 @@ def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCel
         for start in range(0, len(silent), _BATCH):
             plans = select(Cell.id, Cell.plan, Cell.corpus).where(Cell.id.in_(silent[start : start + _BATCH]))
             known |= {cell_id: plan_columns(plan, corpus) for cell_id, plan, corpus in session.execute(plans)}
-    cells = [BriefCell(**dict(zip(_BRIEF, row, strict=True)) | known.get(row.id, {})) for row in rows]
+    cells = [BriefCell(**dict(zip(BRIEF_COLUMNS, row, strict=True)) | known.get(row.id, {})) for row in rows]
     # The database's own order differs between engines.
     cells.sort(key=lambda cell: (cell.corpus, cell.arm, cell.seed, cell.fold, cell.id))
     return cells, {name: frozenset(ids) for name, ids in members.items()}
