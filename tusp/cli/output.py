@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WIDTH_OF_FILES = 110
 """Columns of a table that goes to a file or a pipe, where no terminal says how wide it is."""
 
+HEIGHT_OF_FILES = 25
+"""Lines that rich is told such a file has; nothing depends on them."""
+
 
 class _Lazy:
     """A rich console that is made when first used: importing rich takes longer than `tusp --help` may."""
@@ -29,8 +32,10 @@ class _Lazy:
             from rich.console import Console
 
             stream = sys.stderr if self._stderr else sys.stdout
-            width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OF_FILES
-            self._made = Console(stderr=self._stderr, highlight=False, width=width)
+            # With both of them rich does not ask for the terminal's size before every line.
+            unknown = not stream.isatty() and "COLUMNS" not in os.environ
+            width, height = (WIDTH_OF_FILES, HEIGHT_OF_FILES) if unknown else (None, None)
+            self._made = Console(stderr=self._stderr, highlight=False, width=width, height=height)
         return self._made
 
     def __getattr__(self, name: str) -> Any:

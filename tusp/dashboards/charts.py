@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -223,7 +224,7 @@ def training_chart(group: TrainingGroup, *, alt: str) -> str:
     left, panel, height, gap, top = 56.0, 218.0, 118.0, 18.0, 22.0
     step = top + height + 22
     canvas = Canvas(left + columns * panel + (columns - 1) * gap + 12, n_rows * step + 22)
-    scores = np.concatenate([np.array(curve.macro_f1, dtype=np.float64) for curve in group.curves])
+    scores = np.fromiter(chain.from_iterable(curve.macro_f1 for curve in group.curves), dtype=np.float64)
     scored = scores[~np.isnan(scores)]
     low, high = span(
         [Estimate(value=float(end)) for end in (scored.min(), scored.max())] if scored.size else [], room=0.05
@@ -261,8 +262,9 @@ def _curves(canvas: Canvas, across: Scale, up: Scale, curves: Sequence[TrainingC
                     canvas.dot(across(float(curve.best_pass or 0)), up(best), "s-n2", radius=2.4)
         return
     table = np.full((len(curves), max(max(curve.passes) for curve in curves)), np.nan)
-    for place, curve in enumerate(curves):
-        table[place, np.array(curve.passes) - 1] = curve.macro_f1
+    places = np.repeat(np.arange(len(curves)), [len(curve.passes) for curve in curves])
+    columns = np.fromiter(chain.from_iterable(curve.passes for curve in curves), dtype=np.intp) - 1
+    table[places, columns] = np.fromiter(chain.from_iterable(curve.macro_f1 for curve in curves), dtype=np.float64)
     passes = np.flatnonzero(~np.isnan(table).all(0))
     if passes.size:
         known = table[:, passes]

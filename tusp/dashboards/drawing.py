@@ -51,7 +51,9 @@ class Canvas:
 
     def path(self, points: Iterable[tuple[float, float]], cls: str, *, closed: bool = False) -> None:
         """A line through points, or the area within."""
-        joined = "L".join(f"{_at(x)} {_at(y)}" for x, y in points)
+        # As :func:`_at` writes them, all at once.
+        joined = "L".join([f"{x:.1f} {y:.1f}" for x, y in points])
+        joined = joined.replace(".0 ", " ").replace(".0L", "L").removesuffix(".0")
         self.parts.append(f'<path class="{cls}" d="M{joined}{"Z" if closed else ""}"/>')
 
     def text(self, x: float, y: float, said: str, cls: str = "", *, room: float | None = None) -> None:

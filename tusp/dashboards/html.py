@@ -25,6 +25,7 @@ from tusp.dashboards.contents import (
 )
 from tusp.dashboards.cost_tables import cost_table
 from tusp.dashboards.extras import Extras, TrainingGroup
+from tusp.dashboards.html_tables import HeatCell, HeatTable, heat_rows, text_rows
 from tusp.dashboards.leaderboard import OUTSIDE, Board, Row
 from tusp.dashboards.report import Report
 from tusp.dashboards.tables import (
@@ -55,29 +56,6 @@ EXPERIMENTS: Final = {
     OUTSIDE: "imported submissions and human scorers",
 }
 PROTOCOLS: Final = {"kfold": "everybody is tested once", "paper": "75 / 10 / 15 % of the people"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatCell:
-    """One tinted cell: its text, what stands beneath, and how strong the tint is, 0 to 1 (None: not scored)."""
-
-    text: str
-    under: str = ""
-    strength: float | None = None
-    framed: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatTable:
-    """A table of tinted cells."""
-
-    caption: str
-    corner: str
-    groups: tuple[tuple[str, int], ...]
-    """Headings over several columns and how many; empty for none."""
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, str, tuple[HeatCell, ...]], ...]
-    """Name, what stands beneath it, cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +124,8 @@ def html_document(report: Report, extras: Extras | None = None) -> str:
         entries=entry_lines(report),
         recompute=recompute_lines(report),
         text_columns=text_columns,
+        text_rows=text_rows,
+        heat_rows=heat_rows,
         web_address=_web_address,
         with_code=_with_code,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
@@ -106,7 +107,7 @@ def print_report(report: Report, console: Console) -> None:
     from rich.text import Text
 
     if not console.is_terminal and console.width < WIDTH:
-        console = Console(file=console.file, width=WIDTH, highlight=False)
+        console = Console(file=console.file, width=WIDTH, height=25, highlight=False)
     for board in report.boards:
         console.print()
         _print_board(report, board, console)
@@ -168,8 +169,14 @@ def _folded(text: str, width: int) -> tuple[str, ...]:
     from rich.console import Console
     from rich.text import Text
 
-    if text.isprintable() and cell_len(text) <= width:
-        return (text.rstrip(),)
+    if text.isprintable():
+        wide = cell_len(text)
+        if wide <= width:
+            return (text.rstrip(),)
+        # Sentences of letters of one column each: the standard library does the same in a tenth of the time.
+        words = text.split(" ")
+        if wide == len(text) and all(words) and max(map(len, words)) <= width:
+            return tuple(textwrap.wrap(text, width, break_on_hyphens=False))
     return tuple(line.plain.rstrip() for line in Text(text).wrap(Console(width=width), width, overflow="fold"))
 
 

@@ -42,10 +42,10 @@ def number(value: float, *, digits: int = 3, signed: bool = False) -> str:
     """A score without its leading zero (``.812``, ``1.000``, ``−.031``), ``–`` where not scored."""
     if math.isnan(value):
         return NOT_SCORED
-    text = f"{abs(value):.{digits}f}"
+    text = f"{value:.{digits}f}".removeprefix("-")
+    rounds_to_zero = not text.strip("0.")  # and then has no sign
     text = text[1:] if text.startswith("0.") else text
-    # What rounds to zero has no sign.
-    if float(f"{value:.{digits}f}") == 0:
+    if rounds_to_zero:
         return text
     return ("−" if value < 0 else "+" if signed else "") + text
 
