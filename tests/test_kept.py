@@ -33,9 +33,10 @@ from typer.testing import CliRunner
 
 from tusp.cli.main import app
 from tusp.dashboards import kept, kept_checks
-from tusp.dashboards.extras import keep_reports_of_everything, read_extras
+from tusp.dashboards.extras import read_extras
 from tusp.dashboards.kept import Kept
 from tusp.dashboards.leaderboard import Board
+from tusp.dashboards.ready import make_ready
 from tusp.dashboards.report import build_report
 from tusp.dashboards.validate import validate
 from tusp.platform.scoring.rules import RULES
@@ -94,7 +95,7 @@ def test_a_submission_leaves_the_reports_of_everything(store: Store, tmp_path: P
         add_submission(session, "second", corpora=("sedf-sc", "shhs"), minutes=9)
         plausible_results(session, "second", corpus="shhs", people=6, folds=3)
         plausible_results(session, "second", corpus="sedf-sc", people=6, folds=3, seeds=(4,))
-    keep_reports_of_everything(store, kept=tmp_path / "kept")
+    make_ready(store, kept=tmp_path / "kept", look=None)
     assert sorted(made) == sorted(2 * [*CORPORA, "shhs"]), "under both rules"
     assert sorted(path.parent.name for path in files_in(tmp_path / "kept") if path.parent.name in WHOLE) == [
         "extras", "extras", "reports", "reports",

@@ -24,8 +24,9 @@ from report_results import START, add_submission
 from sqlalchemy import delete, select, update
 
 from tusp.dashboards import kept_checks, report
+from tusp.dashboards.asked import Asked, report_hash
 from tusp.dashboards.extras import read_extras
-from tusp.dashboards.report import Asked, build_report, report_hash
+from tusp.dashboards.report import build_report
 from tusp.platform.errors import StoreError, UserError
 from tusp.platform.store.models import (
     Cell,

@@ -42,14 +42,8 @@ def report(
     # One thread: the products are small, others use the machine, and no digit depends on how many cores there are.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # the process ends before there is anything to collect; looking for it takes a tenth of the time
-    from dataclasses import replace
-
-    from tusp.dashboards.extras import read_extras
-    from tusp.dashboards.render import FORMATS, print_report, render_report
-    from tusp.dashboards.report import build_report
-    from tusp.dashboards.suites import suite_table
-    from tusp.platform.environment import usable_cores
-    from tusp.platform.files import disk_errors_named, write_text_atomic
+    from tusp.dashboards.asked import FORMATS, Asked, report_hash
+    from tusp.dashboards.kept_texts import find_text, look_of
     from tusp.platform.store.session import open_store
 
     chosen = "json" if as_json else format
@@ -58,6 +52,28 @@ def report(
     settings = current_settings()
     store = open_store(settings.db)
     kept = None if fresh else settings.kept
+    drawn = chosen == "table" and output is None
+    look = look_of(console) if drawn else None
+    plain = suite is None and cards is None and not sleep and (look is not None or not drawn)
+    name = None
+    if kept is not None and plain:
+        asked = Asked(submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap)
+        name = report_hash(store, asked)
+        text = None if name is None else find_text(kept, name, chosen, look)
+        if text is not None:
+            _write(text, output)
+            return
+
+    # Only now: what makes reports takes longer to import than a kept one to tell.
+    from dataclasses import replace
+
+    from tusp.dashboards.ready import render_and_keep
+    from tusp.dashboards.render import print_report
+    from tusp.dashboards.report import build_report
+    from tusp.dashboards.suites import suite_table
+    from tusp.platform.environment import usable_cores
+    from tusp.platform.files import disk_errors_named
+
     found = build_report(
         store,
         submission=submission,
@@ -69,22 +85,27 @@ def report(
         sleep=sleep,
         processes=usable_cores(),
         kept=kept,
+        named=name,
     )
     if suite is not None:
-        found = replace(found, suite=suite_table(found, suite))
+        found = replace(found, suite=suite_table(found, suite), kept_as=None)
     if cards is not None:
         from tusp.dashboards.cards import write_cards
 
         with disk_errors_named("cards", cards):
             for path in write_cards(store, found, cards):
                 console.print(str(path), markup=False, soft_wrap=True)
-        return
-    if output is None and chosen == "table":
+    elif drawn and look is None:
         print_report(found, console)
-        return
-    text = render_report(found, chosen, extras=read_extras(store, found, kept=kept) if chosen == "html" else None)
-    if output is not None:
-        with disk_errors_named("report", output):
-            write_text_atomic(output, text)
     else:
+        _write(render_and_keep(store, found, chosen, look=look, kept=kept), output)
+
+
+def _write(text: str, output: Path | None) -> None:
+    from tusp.platform.files import disk_errors_named, write_text_atomic
+
+    if output is None:
         sys.stdout.write(text)
+        return
+    with disk_errors_named("report", output):
+        write_text_atomic(output, text)

@@ -341,7 +341,8 @@ def _run(
 def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Path) -> None:
     from threadpoolctl import threadpool_limits
 
-    from tusp.dashboards.extras import keep_reports_of_everything
+    from tusp.dashboards.kept_texts import look_of
+    from tusp.dashboards.ready import make_ready
     from tusp.dashboards.render import print_report, render_report
     from tusp.dashboards.report import build_report
 
@@ -355,6 +356,6 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
         _say(f"Submission {submission}. Look further: tusp report, tusp status, tusp mlflow.")
     try:
         with threadpool_limits(1, user_api="blas"):
-            keep_reports_of_everything(store, kept=kept)
+            make_ready(store, kept=kept, look=look_of(console))
     except TuspError as error:  # of another submission: this one is done and said
         errors.print(f"The report of all submissions: {error}", markup=False, soft_wrap=True)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import select
 
+from tusp.dashboards.asked import Asked, report_hash
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
-from tusp.dashboards.report import MOST_REPORTS, Asked, Report, build_report, report_hash, selected
+from tusp.dashboards.report import MOST_REPORTS, Report, selected
 from tusp.datasets.splits import corpus_of
-from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.models import Corpus
 from tusp.platform.store.queries import BriefCell, curve_scores
 from tusp.platform.store.session import Store
@@ -91,6 +91,8 @@ class Extras:
 
     training: tuple[TrainingGroup, ...] = ()
     corpora: tuple[CorpusFacts, ...] = ()
+    kept_as: str | None = None
+    """Hash of the report beside which they are kept; None where they are not."""
 
 
 def read_extras(store: Store, report: Report, *, kept: Path | None = None) -> Extras:
@@ -106,16 +108,9 @@ def read_extras(store: Store, report: Report, *, kept: Path | None = None) -> Ex
     if found is None:
         found = _read(store, report, kept)
         if report_hash(store, asked_for(report)) == report.kept_as:  # the store is still what the report was made of
-            found = before.keep(report.kept_as, found)
+            found = before.keep(report.kept_as, replace(found, kept_as=report.kept_as))
             before.forget_old(at_most=MOST_REPORTS)
     return found
-
-
-def keep_reports_of_everything(store: Store, *, kept: Path) -> None:
-    """Make the reports of all submissions, so that the next one finds them; raises as
-    :func:`tusp.dashboards.report.build_report`."""
-    for rule in RULES:
-        read_extras(store, build_report(store, everything=True, rule=rule, kept=kept), kept=kept)
 
 
 def asked_for(report: Report) -> Asked:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
 import tusp
 from tusp.platform.files import atomic_path
@@ -63,6 +62,11 @@ class Kept(Generic[_Kind]):
             return found
         log.warning("%s is damaged; what it kept is made again", path)
         return None
+
+    def all(self) -> list[_Kind]:
+        """Everything that is there and whole."""
+        found = (self.find(path.stem) for path in sorted(self._folder.glob("*.msgpack")))
+        return [one for one in found if one is not None]
 
     def keep(self, name: str, value: _Kind) -> _Kind:
         """Keep a value; returns it as it will be found, so that a report is the same either way."""
@@ -128,7 +132,8 @@ def program_hash() -> bytes:
     """Hash of what derives: this package's files, and the Python, NumPy and SciPy that run it."""
     folder = Path(tusp.__file__).parent
     whole = hashlib.blake2b(digest_size=_DIGEST)
-    for said in (sys.version, np.__version__, importlib.metadata.version("scipy"), np.dtype(np.intp).str):
+    libraries = [importlib.metadata.version(name) for name in ("numpy", "scipy")]  # importing them takes long
+    for said in (sys.version, sys.byteorder, str(sys.maxsize), *libraries):
         whole.update(said.encode() + b"\0")
     for part in ("dashboards", "datasets", "platform"):
         for path in sorted((folder / part).rglob("*.*")):

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from tusp.dashboards.across import Across, build_across
+from tusp.dashboards.asked import Asked, report_hash
 from tusp.dashboards.board_hashes import board_hashes
 from tusp.dashboards.board_making import BOARDS, cells_of_boards
 from tusp.dashboards.extras import (
@@ -26,14 +27,14 @@ from tusp.dashboards.extras import (
 )
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
+from tusp.dashboards.kept_texts import TEXTS, KeptText, text_hash
 from tusp.dashboards.leaderboard import Board, make_board
+from tusp.dashboards.render import render_report
 from tusp.dashboards.report import (
     ACROSS,
     REPORTS,
-    Asked,
     Report,
     assembled,
-    report_hash,
     selected,
     with_outside,
 )
@@ -46,6 +47,7 @@ OTHER_BOARD: Final = "is not the board {title!r} that it is kept for"
 OTHER_ACROSS: Final = "is not what its boards give together"
 OTHER_CURVES: Final = "has other training curves than the store"
 OTHER_REPORT: Final = "is not the report that its boards and the store make"
+OTHER_TEXT: Final = "is not the text of its report"
 OTHER_EXTRAS: Final = "has other training curves or corpora than the store"
 
 _Kind = TypeVar("_Kind")
@@ -64,12 +66,13 @@ def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everyt
         How much was found, and one line for what is not what it should be.
     """
     found, lines = 0, []
+    texts = Kept(folder / TEXTS, KeptText).all()
     for rule in RULES:
         asked = [Asked(submission=name, rule=rule) for name in submissions]
         if everything and submissions:
             asked.append(Asked(everything=True, rule=rule))
         for one in asked:
-            check = _Check(store, folder, one)
+            check = _Check(store, folder, one, texts)
             check.run()
             found += check.found
             lines += check.lines
@@ -79,11 +82,12 @@ def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everyt
 class _Check:
     """What is kept for one report, and for the reports of its single corpora."""
 
-    def __init__(self, store: Store, folder: Path, asked: Asked) -> None:
+    def __init__(self, store: Store, folder: Path, asked: Asked, texts: Sequence[KeptText]) -> None:
         self._store, self._folder, self._asked = store, folder, asked
         self._selection = selected(store, asked, home=None, counted=True)
         self._places = cells_of_boards(self._selection)
         self._boards: dict[BoardKey, Board] = {}
+        self._texts = texts
         self.found = 0
         self.lines: list[str] = []
 
@@ -118,7 +122,18 @@ class _Check:
         again = cache(partial(self._assembled, asked, name))
         self._compare(Kept(self._folder / REPORTS, Report), name, lambda: replace(again(), cells=None), OTHER_REPORT)
         extras = Kept(self._folder / EXTRAS, Extras)
-        self._compare(extras, name, lambda: read_extras(self._store, again()), OTHER_EXTRAS)
+        beside = cache(lambda: replace(read_extras(self._store, again()), kept_as=name))
+        self._compare(extras, name, beside, OTHER_EXTRAS)
+        texts = Kept(self._folder / TEXTS, KeptText)
+        for text in self._texts:
+            if text.report == name:
+                written = partial(self._written, text, again, beside)
+                self._compare(texts, text_hash(name, text.format, text.look), written, OTHER_TEXT)
+
+    @staticmethod
+    def _written(text: KeptText, report: Callable[[], Report], extras: Callable[[], Extras]) -> KeptText:
+        """The text as it is written now."""
+        return replace(text, text=render_report(report(), text.format, extras=extras(), look=text.look))
 
     def _assembled(self, asked: Asked, name: str) -> Report:
         """The report as it is made now."""

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
+from tusp.dashboards.asked import FORMATS as FORMATS
 from tusp.dashboards.contents import (
     board_tables,
     comparison_sentences,
@@ -19,6 +20,7 @@ from tusp.dashboards.contents import (
     wide_tables,
 )
 from tusp.dashboards.documents import FRAME_COLUMNS, WHOLE_COLUMNS, frame_rows, report_document
+from tusp.dashboards.kept_texts import Look
 from tusp.dashboards.leaderboard import Board
 from tusp.dashboards.report import Report
 from tusp.dashboards.tables import (
@@ -37,18 +39,24 @@ if TYPE_CHECKING:
 
     from tusp.dashboards.extras import Extras
 
-FORMATS: Final = ("table", "md", "csv", "json", "latex", "html")
 WIDTH: Final = 100
 """Columns of a table that is not drawn on a terminal."""
 
 
-def render_report(report: Report, format: str, *, extras: Extras | None = None) -> str:  # noqa: A002  (the option's name)
+def render_report(
+    report: Report,
+    format: str,  # noqa: A002  (the option's name)
+    *,
+    extras: Extras | None = None,
+    look: Look | None = None,
+) -> str:
     """The whole report as text.
 
     Args:
         report: what to render.
         format: one of ``FORMATS``.
         extras: training curves and corpora for ``html`` (:func:`tusp.dashboards.extras.read_extras`); left out without.
+        look: how a table is drawn; without, for a file.
 
     Raises:
         UserError: unknown format, or simulated and real boards in one CSV.
@@ -57,7 +65,17 @@ def render_report(report: Report, format: str, *, extras: Extras | None = None) 
         from rich.console import Console
 
         text = io.StringIO()
-        print_report(report, Console(file=text, width=WIDTH, highlight=False))
+        drawn = look or Look(width=WIDTH)
+        console = Console(
+            file=text,
+            width=drawn.width,
+            height=25,  # with both of them rich does not ask for the terminal's size before every line
+            color_system=drawn.colours,  # type: ignore[arg-type]
+            no_color=drawn.no_colour,
+            force_terminal=drawn.terminal,
+            highlight=False,
+        )
+        print_report(report, console)
         return text.getvalue()
     if format == "md":
         return _markdown(report)

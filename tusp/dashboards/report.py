@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tusp.dashboards.across import Across, build_across
+from tusp.dashboards.asked import BOOTSTRAP, Asked, report_hash
 from tusp.dashboards.board_making import build_boards, outside_boards
 from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
@@ -21,7 +22,6 @@ from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.queries import BriefCell
 from tusp.platform.store.session import Store
-from tusp.platform.store.state_hash import report_state
 
 ACROSS: Final = "across"
 """Folder of what corpora give together, among what is kept."""
@@ -31,21 +31,6 @@ REPORTS: Final = "reports"
 
 MOST_REPORTS: Final = 24
 """Whole reports that are kept, the latest ones: each holds every board it shows."""
-
-BOOTSTRAP: Final = 2000
-"""Resamples of a report's intervals unless told otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which report; what its fields say is said at :func:`build_report`."""
-
-    submission: str | None = None
-    everything: bool = False
-    rule: str = "trim30"
-    corpus: str | None = None
-    bootstrap: int = BOOTSTRAP
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +82,7 @@ def build_report(
     sleep: bool = False,
     processes: int = 1,
     kept: Path | None = None,
+    named: str | None = None,
 ) -> Report:
     """Build the report of the latest submission, a named one, or all.
 
@@ -118,6 +104,7 @@ def build_report(
         processes: that make boards at the same time, as in :func:`tusp.dashboards.board_making.build_boards`.
         kept: folder of what was derived before and need not be made again; None makes all. Only reports under ``RULES``
             with the usual resamples and seed are kept, those which ``tusp validate`` makes again.
+        named: what :func:`tusp.dashboards.asked.report_hash` said just now, where it was asked.
 
     Raises:
         UserError: unknown rule, submission or corpus; nothing submitted or imported yet; too few resamples; no home
@@ -126,14 +113,14 @@ def build_report(
     """
     if bootstrap < 100:
         raise UserError(f"--bootstrap {bootstrap} is too few for an interval; 2000 is usual, 100 the least")
-    if rule not in RULES or bootstrap != BOOTSTRAP or seed:
-        kept = None
     asked = Asked(
         submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap, seed=seed
     )
+    if not asked.can_be_kept:
+        kept = None
     if kept is None or sleep:
         return _made(store, asked, home=home, sleep=sleep, processes=processes, kept=kept)
-    name = report_hash(store, asked)
+    name = report_hash(store, asked) if named is None else named
     before = Kept(kept / REPORTS, Report)
     if name is not None and (found := before.find(name)) is not None:
         return found
@@ -143,12 +130,6 @@ def build_report(
     found = before.keep(name, replace(made, cells=None, kept_as=name))
     before.forget_old(at_most=MOST_REPORTS)
     return replace(found, cells=made.cells)
-
-
-def report_hash(store: Store, asked: Asked) -> str | None:
-    """Hash of everything that a report under one of ``RULES`` is made of; None where there is no such submission."""
-    state = report_state(store, submission=asked.submission, everything=asked.everything, rule=asked.rule)
-    return None if state is None else hash_of((state, replace(asked, submission=None)))
 
 
 def _made(store: Store, asked: Asked, *, home: Path | None, sleep: bool, processes: int, kept: Path | None) -> Report:

@@ -8,11 +8,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tusp.platform.rule_names import RULES as RULES
 from tusp.platform.stages import EPOCH_SECONDS, N1, REM
-
-RULES: Final = ("full", "trim30")
-"""Rules that every cell counts: ``full`` judges every scored epoch, ``trim30`` from 30 min before the first to 30 min
-after the last sleep epoch."""
 
 LIGHTS: Final = "lights"
 """From lights off to lights on, for nights of which both are known."""

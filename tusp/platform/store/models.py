@@ -357,3 +357,9 @@ COUNT_COLUMNS = tuple(
     f"n_{true}_{predicted}" for true in ("w", "n1", "n2", "n3", "rem") for predicted in ("w", "n1", "n2", "n3", "rem")
 )
 """The 25 count columns in row-major order (true stage by row, predicted by column)."""
+
+BRIEF_COLUMNS = (
+    "id", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe", "split_hash", "simulated",
+    "state", "error", "done_at", "result", "settings", "judged",
+)  # fmt: skip
+"""Columns of a cell that are read of tens of thousands of cells (:class:`tusp.platform.store.queries.BriefCell`)."""

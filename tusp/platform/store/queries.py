@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from tusp.platform.errors import StoreError
 from tusp.platform.store.models import (
+    BRIEF_COLUMNS,
     COUNT_COLUMNS,
     Artefact,
     Attempt,
@@ -170,13 +171,6 @@ def submission_cells(store: Store, submission_id: str) -> list[CellSummary]:
             .order_by(Cell.corpus, Cell.arm, Cell.seed, Cell.fold)
         )
         return [same_named(CellSummary, row, holder=row.claim) for row in rows]
-
-
-BRIEF_COLUMNS = (
-    "id", "experiment", "corpus", "protocol", "arm", "fold", "folds", "seed", "recipe", "split_hash", "simulated",
-    "state", "error", "done_at", "result", "settings", "judged",
-)  # fmt: skip
-"""Columns of a cell that are the fields of :class:`BriefCell`."""
 
 
 def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCell], dict[str, frozenset[str]]]:

@@ -15,6 +15,7 @@ from sqlalchemy import JSON, ColumnElement, Select, Text, case, cast, or_, selec
 from sqlalchemy.orm import Session
 
 from tusp.platform.store.models import (
+    BRIEF_COLUMNS,
     Cell,
     Corpus,
     Count,
@@ -26,8 +27,6 @@ from tusp.platform.store.models import (
     SubmissionCell,
     UtcDateTime,
 )
-from tusp.platform.store.packed import count_rows
-from tusp.platform.store.queries import BRIEF_COLUMNS
 from tusp.platform.store.session import Store
 
 _BATCH: Final = 500
@@ -37,7 +36,7 @@ _RECORDING: Final = ("corpus_name", "name", "usable", "audit")
 
 # The tables themselves, not the classes that are mapped to them: tens of thousands of rows are plain tuples.
 _cell, _member = Cell.__table__.c, SubmissionCell.__table__.c
-_packed, _submission = PackedCount.__table__.c, Submission.__table__.c
+_packed, _count, _submission = PackedCount.__table__.c, Count.__table__.c, Submission.__table__.c
 
 
 def report_state(store: Store, *, submission: str | None, everything: bool, rule: str) -> bytes | None:
@@ -87,7 +86,7 @@ def report_state(store: Store, *, submission: str | None, everything: bool, rule
         lacking = [row[0] for row in cells if row[state] == "done" and row[0] not in there]
         for start in range(0, len(lacking), _BATCH):
             one_of = lacking[start : start + _BATCH]
-            add(count_rows(one_of).order_by(*Count.__table__.primary_key))
+            add(_raw(Count).where(_count.rule == rule, _count.cell_id.in_(one_of)))
         add(_raw(Entry))
         add(_raw(EntryCount).where(EntryCount.__table__.c.rule == rule))
         add(_raw(Corpus))

@@ -1,0 +1,41 @@
+"""Which report is asked for, and by what it is known. Nothing heavy is imported: a kept report is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tusp.dashboards.kept import hash_of
+from tusp.platform.rule_names import RULES
+from tusp.platform.store.session import Store
+from tusp.platform.store.state_hash import report_state
+
+FORMATS: Final = ("table", "md", "csv", "json", "latex", "html")
+
+BOOTSTRAP: Final = 2000
+"""Resamples of a report's intervals unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which report; what its fields say is said at :func:`tusp.dashboards.report.build_report`."""
+
+    submission: str | None = None
+    everything: bool = False
+    rule: str = "trim30"
+    corpus: str | None = None
+    bootstrap: int = BOOTSTRAP
+    seed: int = 0
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether ``tusp validate`` makes such reports again."""
+        return self.rule in RULES and self.bootstrap == BOOTSTRAP and self.seed == 0
+
+
+def report_hash(store: Store, asked: Asked) -> str | None:
+    """Hash of everything that a report is made of; None where it cannot be kept, or there is no such submission."""
+    if not asked.can_be_kept:
+        return None
+    state = report_state(store, submission=asked.submission, everything=asked.everything, rule=asked.rule)
+    return None if state is None else hash_of((state, replace(asked, submission=None)))
