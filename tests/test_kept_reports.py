@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +24,13 @@ from kept_world import (  # noqa: F401  (fixtures)
     texts,
 )
 from report_results import START, add_submission
+from rich.console import Console
 from sqlalchemy import delete, select, update
 
-from tusp.dashboards import kept_checks, report
-from tusp.dashboards.asked import Asked, report_hash
+from tusp.dashboards import kept_checks, kept_texts, ready, report
+from tusp.dashboards.asked import FORMATS, Asked, report_hash
 from tusp.dashboards.extras import read_extras
+from tusp.dashboards.kept_texts import Look, look_of
 from tusp.dashboards.report import build_report
 from tusp.platform.errors import StoreError, UserError
 from tusp.platform.store.models import (
@@ -167,6 +172,18 @@ def test_another_submission_changes_what_is_the_latest(registered: Store, tmp_pa
     assert report_hash(registered, Asked()) != before == report_hash(registered, Asked(submission="first"))
 
 
+def test_whose_cells_they_are_is_part_of_a_report_of_everything(registered: Store, tmp_path: Path) -> None:
+    in_store(one_submission_more)(registered, tmp_path)
+    before = report_hash(registered, Asked(everything=True))
+
+    def asked_for_too(session: Any) -> None:
+        cell = sole(session, Cell, Cell.state == "done")
+        session.add(SubmissionCell(submission_id="second", cell_id=cell.id, reused=True))
+
+    in_store(asked_for_too)(registered, tmp_path)
+    assert report_hash(registered, Asked(everything=True)) != before
+
+
 def test_no_submission_and_several_are_refused_as_ever(registered: Store, tmp_path: Path) -> None:
     in_store(lambda session: add_submission(session, "fifth", corpora=("shhs",), minutes=9))(registered, tmp_path)
     for name in ("none", "fi"):
@@ -248,6 +265,141 @@ def selection_without_rule(store: Store, arguments: dict[str, Any]) -> Any:
     from tusp.dashboards.frames import select_results
 
     return select_results(store, **{**arguments, "rule": "trim30"})
+
+
+# --- texts ---
+
+
+@pytest.fixture
+def shown(registered: Store, tmp_path: Path) -> Callable[..., str]:
+    """What the command writes, in a process of its own."""
+
+    def run(*words: str, **variables: str) -> str:
+        command = [sys.executable, "-c", "from tusp.cli.main import run; run()"]
+        done = subprocess.run(
+            [*command, "--home", str(tmp_path), "--db", registered.url, "report", *words],
+            env={**os.environ, **variables}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_text_is_told_again_as_it_was_written(
+    registered: Store, tmp_path: Path, shown: Callable[..., str], name: str
+) -> None:
+    words = ("--all", "--format", name)
+    first = shown(*words)
+    (path,) = files_in(tmp_path / "kept" / "texts")
+    assert shown(*words) == first == shown(*words, "--fresh")
+    assert files_in(tmp_path / "kept" / "texts") == [path]
+    shown(*words, "--output", str(tmp_path / "there"))
+    written = (tmp_path / "there").read_text()
+    if name != "table":  # the table of a file is narrower
+        assert written == first
+        assert files_in(tmp_path / "kept" / "texts") == [path]
+    shown(*words, "--output", str(tmp_path / "there"))
+    assert (tmp_path / "there").read_text() == written
+
+    in_store(changed(Submission, environment={"python": "9"}))(registered, tmp_path)
+    assert shown(*words) == shown(*words, "--fresh")
+    assert len(files_in(tmp_path / "kept" / "texts")) == 2 + (name == "table")
+
+
+def test_a_kept_text_costs_no_library_that_makes_reports(
+    registered: Store, tmp_path: Path, shown: Callable[..., str]
+) -> None:
+    first = shown("--json")
+    watched = (
+        "import sys; from tusp.cli.main import app\n"
+        "try: app()\n"
+        "except SystemExit: print([n for n in ('numpy', 'jinja2', 'tusp.dashboards.report') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", watched, "--home", str(tmp_path), "--db", registered.url, "report", "--json"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == first + "[]\n"
+
+
+def test_tables_are_kept_for_each_width_and_terminal(tmp_path: Path, shown: Callable[..., str]) -> None:
+    narrow, wide = shown(COLUMNS="100"), shown(COLUMNS="140")
+    colours = shown(FORCE_COLOR="1", COLUMNS="100", TERM="xterm-256color")
+    without = shown(FORCE_COLOR="1", COLUMNS="100", TERM="xterm-256color", NO_COLOR="1")
+    assert len({narrow, wide, colours, without}) == 4 == len(files_in(tmp_path / "kept" / "texts"))
+    assert "\x1b[" in colours and "\x1b[" not in narrow
+    for text, variables in (
+        (narrow, {"COLUMNS": "100"}),
+        (wide, {"COLUMNS": "140"}),
+        (colours, {"FORCE_COLOR": "1", "COLUMNS": "100", "TERM": "xterm-256color"}),
+        (without, {"FORCE_COLOR": "1", "COLUMNS": "100", "TERM": "xterm-256color", "NO_COLOR": "1"}),
+    ):
+        assert shown(**variables) == text == shown("--fresh", **variables)
+
+
+def test_a_console_without_every_letter_is_not_kept_for() -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert look_of(Console(file=plain)) is None
+    assert look_of(Console(file=io.StringIO(), width=90)) == Look(width=90)
+
+
+@pytest.mark.parametrize("words", [("--bootstrap", "200"), ("--suite", "tusp-7"), ("--cards", "cards")])
+def test_what_is_more_than_a_report_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: Callable[..., str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown(*words)
+    assert not (tmp_path / "kept" / "texts").exists()
+
+
+def test_a_page_with_extras_of_another_moment_is_not_kept(registered: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    build_report(registered, kept=folder)
+    kept = build_report(registered, kept=folder)
+    in_store(CHANGES["card of a corpus"])(registered, tmp_path)
+    ready.render_and_keep(registered, kept, "html", look=None, kept=folder)
+    assert not (folder / "texts").exists()
+    ready.render_and_keep(registered, kept, "json", look=None, kept=folder)
+    assert len(files_in(folder / "texts")) == 1
+
+
+def test_what_is_made_ready_is_found(registered: Store, tmp_path: Path, shown: Callable[..., str]) -> None:
+    folder = tmp_path / "kept"
+    ready.make_ready(registered, kept=folder, look=Look(width=110))
+    before = files_in(folder)
+    assert len(files_in(folder / "texts")) == 3
+    for words in (("--all",), ("--all", "--json"), ("--all", "--format", "html")):
+        assert shown(*words, COLUMNS="110") == shown(*words, "--fresh", COLUMNS="110")
+    assert files_in(folder) == before
+
+
+def test_only_the_latest_texts_are_kept(registered: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_texts, "MOST_TEXTS", 2)
+    report_now = build_report(registered, kept=tmp_path / "kept")
+    for name in FORMATS:
+        ready.render_and_keep(registered, report_now, name, look=None, kept=tmp_path / "kept")
+    assert len(files_in(tmp_path / "kept" / "texts")) == 2
+
+
+def test_validation_writes_every_text_again(registered: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    report_now = build_report(registered, kept=folder)
+    for name in FORMATS:
+        ready.render_and_keep(registered, report_now, name, look=None, kept=folder)
+    look = Look(width=90, terminal=True, colours="256")
+    ready.render_and_keep(registered, report_now, "table", look=look, kept=folder)
+    how: dict[str, Any] = {"submissions": ["first"], "everything": False}
+    there, lines = kept_checks.check_kept(registered, folder, **how)
+    assert lines == []
+    for path in files_in(folder / "texts"):
+        raw = path.read_bytes()
+        rewritten(path, lambda kept: kept.update(text=kept["text"].replace(".8", ".9", 1)))
+        assert kept_checks.check_kept(registered, folder, **how) == (
+            there, [f"{path}: is not the text of its report; delete it"],
+        )  # fmt: skip
+        path.write_bytes(raw)
 
 
 @pytest.mark.parametrize("everything", [False, True])
