@@ -12,9 +12,10 @@ database too; whatever tables of tusp it holds are dropped first, so give it one
     export TUSP_TEST_POSTGRES="$(tests/postgres.sh start)"
 
 ``time`` runs every kind of report as a command of its own, from the start of the process to its end, and prints
-wall and CPU seconds (median and least of the rounds) beside what the report covered: once with the boards that an
-earlier report of the same kept, and once with every board made anew (``--fresh``). Before and after it times a loop of
-plain Python, which says how much of a core there was.
+wall and CPU seconds (median and least of the rounds) beside what the report covered: when nothing changed since the
+same was asked for (its text is told again); when another format was (the report is there, its text written anew); when
+something changed (boards are there, put together anew); and with every board made anew (``--fresh``). Before and after
+it times a loop of plain Python, which says how much of a core there was.
 """
 
 from __future__ import annotations
@@ -525,6 +526,14 @@ def seconds(words: Sequence[str], home: Path, db: str, cwd: Path | None = None) 
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, len(done.stdout)
 
 
+KEPT_BEFORE = {
+    "told again": (),
+    "written anew": ("texts",),
+    "put together anew": ("texts", "extras", "reports"),
+    "--fresh": (),
+}
+"""What is removed, before every timed command, of what an earlier report of the same kept."""
+
 SHOWN = ("wall", "least_wall", "cpu", "least_cpu")
 
 
@@ -546,19 +555,25 @@ def measure(
     for run in RUNS:
         if only is not None and only not in " ".join(run.words):
             continue
-        for words in (run.words, (*run.words, "--fresh")) if run.words[0] == "report" else (run.words,):
-            row: dict[str, Any] = {"command": " ".join(words), "covers": run.covers}
+        for how, removed in KEPT_BEFORE.items() if run.words[0] == "report" else (("", ()),):
+            words = (*run.words, "--fresh") if how == "--fresh" else run.words
+            row: dict[str, Any] = {"command": " ".join(run.words), "how": how, "covers": run.covers}
             texts = []
             for name, url in stores.items():
-                if words == run.words:
+                if how != "--fresh":
                     seconds(words, folder, url, cwd)  # keeps what the timed ones find
-                times = [seconds(words, folder, url, cwd) for _ in range(rounds)]
+                times = []
+                for _ in range(rounds):
+                    for part in removed:
+                        shutil.rmtree(folder / "kept" / part, ignore_errors=True)
+                    times.append(seconds(words, folder, url, cwd))
                 walls, cpus = [taken[0] for taken in times], [taken[1] for taken in times]
                 row[name] = {"wall": statistics.median(walls), "least_wall": min(walls), "cpu": statistics.median(cpus)}
                 row[name]["least_cpu"], row["bytes"] = min(cpus), times[0][2]
                 texts.append(" ".join(f"{row[name][what]:{15 if what == 'wall' else 7}.2f}" for what in SHOWN))
             found.append(row)
-            print(f"{row['command']:62} {' '.join(texts)}  {run.covers}", flush=True)
+            title = " ".join(run.words) + (f" ({how})" if how else "")
+            print(f"{title:62} {' '.join(texts)}  {run.covers}", flush=True)
     print(f"load average {os.getloadavg()[0]:.1f}, a loop of plain Python {loop_seconds():.2f} s")
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

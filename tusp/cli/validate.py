@@ -52,7 +52,7 @@ def validate(
         looked_at = (
             f"{found.cells:,} done cells, {found.predictions:,} predictions, {found.nights:,} prepared nights"
             f"{' with their signals' if deep else ''}, {found.entries:,} entries"
-            f"{f', {found.kept:,} kept boards and curves' if found.kept else ''}"
+            f"{f', {found.kept:,} kept parts of reports' if found.kept else ''}"
         )
         outcome = f"{len(found.problems)} things do not hold" if len(found.problems) > 1 else "1 thing does not hold"
         if not found.problems:
