@@ -192,6 +192,12 @@ def test_no_submission_and_several_are_refused_as_ever(registered: Store, tmp_pa
             build_report(registered, submission=name, kept=tmp_path / "kept")
 
 
+def test_what_contradicts_itself_is_refused_also_where_one_half_is_kept(registered: Store, tmp_path: Path) -> None:
+    build_report(registered, everything=True, kept=tmp_path / "kept")
+    with pytest.raises(UserError, match="exclude each other"):
+        build_report(registered, submission="first", everything=True, kept=tmp_path / "kept")
+
+
 def test_a_report_during_which_a_cell_ends_is_not_kept(
     registered: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

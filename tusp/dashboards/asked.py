@@ -34,8 +34,8 @@ class Asked:
 
 
 def report_hash(store: Store, asked: Asked) -> str | None:
-    """Hash of everything that a report is made of; None where it cannot be kept, or there is no such submission."""
-    if not asked.can_be_kept:
+    """Hash of everything that a report is made of; None where it cannot be kept, or there is no such report."""
+    if not asked.can_be_kept or (asked.submission is not None and asked.everything):
         return None
     state = report_state(store, submission=asked.submission, everything=asked.everything, rule=asked.rule)
     return None if state is None else hash_of((state, replace(asked, submission=None)))
