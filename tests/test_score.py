@@ -261,6 +261,16 @@ def test_the_command_prints_the_row_and_json(home: Path, truth: Path, given: Pat
     assert isinstance(refused.exception, UserError)
 
 
+def test_the_report_is_ready_with_what_was_scored(home: Path, truth: Path, given: Path) -> None:
+    scored = run(home, "score", "sedf-sc", "--truth", str(truth), "--predictions", str(given), "--name", "net")
+    assert scored.exit_code == 0, scored.output
+    kept = sorted((home / "kept" / "reports").iterdir())
+    shown = run(home, "report", "--all", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert [row["name"] for board in json.loads(shown.stdout)["boards"] for row in board["rows"]] == ["net"]
+    assert sorted((home / "kept" / "reports").iterdir()) == kept, "found, not made"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -59,12 +59,14 @@ def score(
     if not humans and predictions is None:
         raise UserError("nothing to judge: name a folder with --predictions, or ask for the scorers with --humans")
 
+    from tusp.cli.leaving_ready import leave_reports_ready
     from tusp.dashboards.scoring_outside import score_outside
     from tusp.platform.store.session import open_store
 
     settings = current_settings()
+    store = open_store(settings.db)
     outcome = score_outside(
-        open_store(settings.db),
+        store,
         settings.home,
         corpus,
         predictions=predictions,
@@ -81,8 +83,9 @@ def score(
     )
     if as_json:
         print_json(_as_json(outcome))
-        return
-    _print(outcome, protocol)
+    else:
+        _print(outcome, protocol)
+    leave_reports_ready(store, kept=settings.kept)
 
 
 def _number(value: float) -> str:

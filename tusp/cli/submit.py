@@ -13,7 +13,7 @@ import typer
 
 from tusp.cli.context import current_settings
 from tusp.cli.output import console, errors, print_json, print_table
-from tusp.platform.errors import CellError, TuspError, UserError
+from tusp.platform.errors import CellError, UserError
 
 if TYPE_CHECKING:
     from tusp.jobs.driver import Resources
@@ -341,8 +341,7 @@ def _run(
 def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Path) -> None:
     from threadpoolctl import threadpool_limits
 
-    from tusp.dashboards.kept_texts import look_of
-    from tusp.dashboards.ready import make_ready
+    from tusp.cli.leaving_ready import leave_reports_ready
     from tusp.dashboards.render import print_report, render_report
     from tusp.dashboards.report import build_report
 
@@ -354,8 +353,4 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
     else:
         print_report(report, console)
         _say(f"Submission {submission}. Look further: tusp report, tusp status, tusp mlflow.")
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            make_ready(store, kept=kept, look=look_of(console))
-    except TuspError as error:  # of another submission: this one is done and said
-        errors.print(f"The report of all submissions: {error}", markup=False, soft_wrap=True)
+    leave_reports_ready(store, kept=kept)
