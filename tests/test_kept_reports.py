@@ -28,7 +28,7 @@ from rich.console import Console
 from sqlalchemy import delete, select, update
 
 from tusp.dashboards import kept_checks, kept_texts, ready, report
-from tusp.dashboards.asked import FORMATS, Asked, report_hash
+from tusp.dashboards.asked import FORMATS, Asked, known, report_hash
 from tusp.dashboards.extras import read_extras
 from tusp.dashboards.kept_texts import Look, look_of
 from tusp.dashboards.report import build_report
@@ -44,8 +44,10 @@ from tusp.platform.store.models import (
     Submission,
     SubmissionCell,
 )
-from tusp.platform.store.packed import collected, count_rows, keep_packed
+from tusp.platform.store.packed import collected, count_rows, keep_packed, read_marks
+from tusp.platform.store.queries import brief_cells
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_cells import cells_of_state, marks_of_state
 
 AUDIT = {"problems": [], "channels": [], "epochs": {"W": 10}, "signal_epochs": 10}
 
@@ -215,6 +217,40 @@ def test_a_report_during_which_a_cell_ends_is_not_kept(
     (told,) = build_report(registered, kept=folder).submissions
     assert told.state == "failed"
     assert len(files_in(folder / "reports")) == 1
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_report_is_of_one_moment(registered: Store, tmp_path: Path, everything: bool) -> None:
+    how: dict[str, Any] = {"everything": everything, "kept": tmp_path / "kept"}
+    right = build_report(registered, everything=everything)
+    before = known(registered, Asked(everything=everything))
+    in_store(one_submission_more)(registered, tmp_path)
+    late = build_report(registered, before=before, **how)
+    assert late.kept_as is None and not (tmp_path / "kept" / "reports").exists()
+    assert [note.id for note in late.submissions] == [note.id for note in right.submissions] == ["first"]
+    assert msgspec.msgpack.encode(late.boards) == msgspec.msgpack.encode(right.boards)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_cells_are_the_same_from_the_rows_that_were_hashed(registered: Store, everything: bool) -> None:
+    in_store(changed(Cell, Cell.corpus == "dcsm", settings=None))(registered, Path())
+    in_store(one_submission_more)(registered, Path())
+    before = known(registered, Asked(submission=None if everything else "first", everything=everything))
+    assert before is not None
+    names = ["first", "second"] if everything else ["first"]
+    assert sorted(before.state.submissions) == names
+    cells, members = cells_of_state(before.state, names)
+    assert (cells, members) == brief_cells(registered, names)
+    assert any(cell.done_at for cell in cells) and any(cell.result for cell in cells)
+    with registered.reading() as session:
+        done = [cell.id for cell in cells if cell.state == "done"]
+        marks = read_marks(session, done, rule="trim30")
+        there = marks_of_state(before.state)
+        assert 0 < len(there) < len(marks)
+        assert read_marks(session, done, rule="trim30", there=there) == marks
+        one = read_marks(session, done, rule="trim30", corpus="sedf-sc")
+        assert one == read_marks(session, done, rule="trim30", corpus="sedf-sc", there=there)
+        assert {corpus for _, corpus in one} == {"sedf-sc"}
 
 
 def test_extras_of_another_moment_are_not_kept(registered: Store, tmp_path: Path) -> None:

@@ -11,6 +11,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import InternalError
+from test_change_mark import (  # noqa: F401
+    marked,
+    test_a_new_connection_has_another_mark,
+    test_every_write_changes_the_mark,
+    test_reading_leaves_the_mark,
+    test_what_another_transaction_writes_shows_when_it_is_committed,
+)
 from test_record import (  # noqa: F401  (run here again, with the store_url below)
     store,
     test_a_cell_goes_from_planned_to_done_with_everything_it_left,

@@ -42,7 +42,7 @@ def report(
     # One thread: the products are small, others use the machine, and no digit depends on how many cores there are.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.disable()  # the process ends before there is anything to collect; looking for it takes a tenth of the time
-    from tusp.dashboards.asked import FORMATS, Asked, report_hash
+    from tusp.dashboards.asked import FORMATS, Asked, known
     from tusp.dashboards.kept_texts import find_text, look_of
     from tusp.platform.store.session import open_store
 
@@ -55,11 +55,11 @@ def report(
     drawn = chosen == "table" and output is None
     look = look_of(console) if drawn else None
     plain = suite is None and cards is None and not sleep and (look is not None or not drawn)
-    name = None
+    before = None
     if kept is not None and plain:
         asked = Asked(submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap)
-        name = report_hash(store, asked)
-        text = None if name is None else find_text(kept, name, chosen, look)
+        before = known(store, asked)
+        text = None if before is None else find_text(kept, before.name, chosen, look)
         if text is not None:
             _write(text, output)
             return
@@ -85,7 +85,7 @@ def report(
         sleep=sleep,
         processes=usable_cores(),
         kept=kept,
-        named=name,
+        before=before,
     )
     if suite is not None:
         found = replace(found, suite=suite_table(found, suite), kept_as=None)
@@ -98,7 +98,7 @@ def report(
     elif drawn and look is None:
         print_report(found, console)
     else:
-        _write(render_and_keep(store, found, chosen, look=look, kept=kept), output)
+        _write(render_and_keep(store, found, chosen, look=look, kept=kept, before=before), output)
 
 
 def _write(text: str, output: Path | None) -> None:

@@ -7,8 +7,9 @@ from typing import Final
 
 from tusp.dashboards.kept import hash_of
 from tusp.platform.rule_names import RULES
+from tusp.platform.store.change_mark import Mark, change_mark
 from tusp.platform.store.session import Store
-from tusp.platform.store.state_hash import report_state
+from tusp.platform.store.state_hash import ReportState, report_state
 
 FORMATS: Final = ("table", "md", "csv", "json", "latex", "html")
 
@@ -33,9 +34,35 @@ class Asked:
         return self.rule in RULES and self.bootstrap == BOOTSTRAP and self.seed == 0
 
 
-def report_hash(store: Store, asked: Asked) -> str | None:
-    """Hash of everything that a report is made of; None where it cannot be kept, or there is no such report."""
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """By what a report is known, and the rows of the store that say so."""
+
+    asked: Asked
+    name: str
+    """Hash of everything that the report is made of."""
+    state: ReportState
+    mark: Mark
+    """Of the store before the rows were read."""
+
+    def still_holds(self, store: Store) -> bool:
+        """Whether the report would be known by the same name now."""
+        return change_mark(store) == self.mark or report_hash(store, self.asked) == self.name
+
+
+def known(store: Store, asked: Asked) -> Known | None:
+    """By what a report is known; None where it cannot be kept, or there is no such report."""
     if not asked.can_be_kept or (asked.submission is not None and asked.everything):
         return None
+    mark = change_mark(store)
     state = report_state(store, submission=asked.submission, everything=asked.everything, rule=asked.rule)
-    return None if state is None else hash_of((state, replace(asked, submission=None)))
+    if state is None:
+        return None
+    name = hash_of((state.digest, replace(asked, submission=None)))
+    return Known(asked=asked, name=name, state=state, mark=mark)
+
+
+def report_hash(store: Store, asked: Asked) -> str | None:
+    """Hash of everything that a report is made of; None as for :func:`known`."""
+    found = known(store, asked)
+    return None if found is None else found.name

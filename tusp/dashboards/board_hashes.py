@@ -17,6 +17,8 @@ from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import EntryRecord, entry_counts, list_entries
 from tusp.platform.store.packed import read_marks
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_cells import marks_of_state
+from tusp.platform.store.state_hash import ReportState
 
 
 def board_hashes(
@@ -26,6 +28,7 @@ def board_hashes(
     *,
     resamples: int,
     seed: int,
+    state: ReportState | None = None,
 ) -> dict[BoardKey, str]:
     """Hash of everything that each board of a selection is made of.
 
@@ -35,13 +38,16 @@ def board_hashes(
         places: the cells of each board.
         resamples: of the bootstrap over people.
         seed: of the bootstrap and of drawn sign flips.
+        state: rows that were read of the store for the same selection.
     """
     entries = _Entries(store, selection.rule)
     cells: dict[str, bytes] = {}
     done = [cell.summary.id for cell in selection.cells if cell.summary.state == "done"]
     corpora = {key.judged_on for key in places}
+    one = corpora.pop() if len(corpora) == 1 else None
+    there = None if state is None else marks_of_state(state)
     with store.reading() as session:
-        marks = read_marks(session, done, rule=selection.rule, corpus=corpora.pop() if len(corpora) == 1 else None)
+        marks = read_marks(session, done, rule=selection.rule, corpus=one, there=there)
     found = {}
     for key, of_board in places.items():
         parts: list[Any] = [key, selection.rule, resamples, seed]

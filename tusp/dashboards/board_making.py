@@ -22,6 +22,7 @@ from tusp.platform.errors import TuspError
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_hash import ReportState
 
 BOARDS: Final = "boards"
 """Folder of boards among what is kept."""
@@ -39,6 +40,7 @@ def build_boards(
     home: Path | None = None,
     processes: int = 1,
     kept: Path | None = None,
+    state: ReportState | None = None,
 ) -> tuple[Board, ...]:
     """Every board of a selection, real ones first, then by what they are about; the store is asked for the imported
     submissions and human scorers of the same nights, ``home`` (TUSP_HOME) under other rules than ``RULES``.
@@ -48,6 +50,7 @@ def build_boards(
             same.
         kept: folder of boards that were made before; those that are made now are kept there, and counts are
             read for them alone.
+        state: rows that were read of the store for the same selection.
     """
     places = cells_of_boards(selection)
 
@@ -55,7 +58,7 @@ def build_boards(
     if kept is None:
         make = partial(_board, store, places, selection, resamples, seed, home)
         return tuple(_made_of(order, make, store, processes))
-    names = board_hashes(store, selection, places, resamples=resamples, seed=seed)
+    names = board_hashes(store, selection, places, resamples=resamples, seed=seed, state=state)
     before = Kept(kept / BOARDS, Board)
     boards = {key: there for key in order if (there := before.find(names[key])) is not None}
     lacking = [key for key in order if key not in boards]

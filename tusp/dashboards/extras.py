@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import select
 
-from tusp.dashboards.asked import Asked, report_hash
+from tusp.dashboards.asked import Asked, Known, known
 from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
 from tusp.dashboards.report import MOST_REPORTS, Report, selected
@@ -95,21 +95,25 @@ class Extras:
     """Hash of the report beside which they are kept; None where they are not."""
 
 
-def read_extras(store: Store, report: Report, *, kept: Path | None = None) -> Extras:
+def read_extras(store: Store, report: Report, *, kept: Path | None = None, before: Known | None = None) -> Extras:
     """Training curves of the report's done cells and facts about its corpora; the store is only read.
 
     Args:
         kept: folder of what was read before; None reads all.
+        before: by what the report is known, where that was asked.
     """
     if kept is None or report.kept_as is None:
-        return _read(store, report, kept)
-    before = Kept(kept / EXTRAS, Extras)
-    found = before.find(report.kept_as)
+        return _read(store, report, kept, None)
+    extras = Kept(kept / EXTRAS, Extras)
+    found = extras.find(report.kept_as)
     if found is None:
-        found = _read(store, report, kept)
-        if report_hash(store, asked_for(report)) == report.kept_as:  # the store is still what the report was made of
-            found = before.keep(report.kept_as, replace(found, kept_as=report.kept_as))
-            before.forget_old(at_most=MOST_REPORTS)
+        if before is None or before.name != report.kept_as:
+            before = known(store, asked_for(report))
+        found = _read(store, report, kept, before)
+        # Only where the store is still what the report was made of.
+        if before is not None and before.name == report.kept_as and before.still_holds(store):
+            found = extras.keep(report.kept_as, replace(found, kept_as=report.kept_as))
+            extras.forget_old(at_most=MOST_REPORTS)
     return found
 
 
@@ -126,10 +130,11 @@ def asked_for(report: Report) -> Asked:
     )
 
 
-def _read(store: Store, report: Report, kept: Path | None) -> Extras:
+def _read(store: Store, report: Report, kept: Path | None, before: Known | None) -> Extras:
     cells = report.cells
     if cells is None:
-        selection = selected(store, asked_for(report), home=None, counted=False)
+        state = None if before is None else before.state
+        selection = selected(store, asked_for(report), home=None, counted=False, state=state)
         cells = tuple(cell.summary for cell in selection.cells)
     return Extras(training=_training(store, report, cells, kept), corpora=corpus_facts(store, corpora_of(report)))
 

@@ -27,6 +27,8 @@ from tusp.platform.store.queries import (
     planned_models,
 )
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_cells import cells_of_state
+from tusp.platform.store.state_hash import ReportState
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -143,6 +145,7 @@ def select_results(
     outside: Collection[str] = (),
     home: Path | None = None,
     counted: bool = True,
+    state: ReportState | None = None,
 ) -> Selection:
     """The cells and counts of the latest submission, of a named one, or of all of them.
 
@@ -155,6 +158,7 @@ def select_results(
         outside: corpora that entries are there for, which may be asked for although nothing was submitted on them.
         home: TUSP_HOME, where the kept predictions are.
         counted: read the counts too; else :func:`with_counts` does where they are needed.
+        state: rows that were read of the store just now, for the same submissions.
 
     Raises:
         UserError: no such rule, submission or corpus, nothing was submitted yet, or a rule that was not counted
@@ -169,8 +173,13 @@ def select_results(
         raise UserError(f"rule {rule} is counted from kept predictions, and no home says where they are")
     if submission is not None and everything:
         raise UserError("--submission and --all exclude each other: one submission, or all of them")
+    if state is not None and not everything:
+        submission = next(iter(state.submissions), None)  # the latest then, whatever was submitted since
     submissions = _submissions(store, submission, everything=everything, needed=not outside)
-    asked, members = brief_cells(store, [record.id for record in submissions])
+    if state is not None:
+        submissions = [record for record in submissions if record.id in state.submissions]
+    names = [record.id for record in submissions]
+    asked, members = brief_cells(store, names) if state is None else cells_of_state(state, names)
     by_id = {cell.id: ReportCell(summary=cell, judged_on=tuple(cell.judged)) for cell in asked}
     known = sorted({name for cell in by_id.values() for name in cell.judged_on})
     if corpus is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from tusp.dashboards.asked import Asked, Known, known
 from tusp.dashboards.extras import read_extras
 from tusp.dashboards.kept_texts import KeptText, Look, keep_text
 from tusp.dashboards.render import render_report
@@ -23,6 +24,7 @@ def render_and_keep(
     *,
     look: Look | None,
     kept: Path | None,
+    before: Known | None = None,
 ) -> str:
     """A report as text, kept where the report is.
 
@@ -32,11 +34,12 @@ def render_and_keep(
         format: one of :data:`tusp.dashboards.asked.FORMATS`.
         look: how a table is drawn; None for a file, and for other formats.
         kept: folder of what is kept; None keeps nothing.
+        before: by what the report is known, where that was asked.
 
     Raises:
         UserError: as :func:`tusp.dashboards.render.render_report`.
     """
-    extras = read_extras(store, report, kept=kept) if format == "html" else None
+    extras = read_extras(store, report, kept=kept, before=before) if format == "html" else None
     text = render_report(report, format, extras=extras, look=look)
     if kept is not None and report.kept_as is not None and (extras is None or extras.kept_as == report.kept_as):
         keep_text(kept, KeptText(report=report.kept_as, format=format, look=look, text=text))
@@ -55,7 +58,9 @@ def make_ready(store: Store, *, kept: Path, look: Look | None) -> None:
         TuspError: as :func:`tusp.dashboards.report.build_report`.
     """
     for rule in RULES:
-        read_extras(store, build_report(store, everything=True, rule=rule, kept=kept), kept=kept)
+        before = known(store, Asked(everything=True, rule=rule))
+        report = build_report(store, everything=True, rule=rule, kept=kept, before=before)
+        read_extras(store, report, kept=kept, before=before)
     report = build_report(store, everything=True, kept=kept)
     for name in READY:
         if name != "table" or look is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tusp.dashboards.across import Across, build_across
-from tusp.dashboards.asked import BOOTSTRAP, Asked, report_hash
+from tusp.dashboards.asked import BOOTSTRAP, Asked, Known, known
 from tusp.dashboards.board_making import build_boards, outside_boards
 from tusp.dashboards.entries import COUNTED
 from tusp.dashboards.frames import Selection, select_results
@@ -22,6 +22,7 @@ from tusp.platform.scoring.rules import LIGHTS, RULES, RULES_IN_WORDS
 from tusp.platform.store.entries import list_entries
 from tusp.platform.store.queries import BriefCell
 from tusp.platform.store.session import Store
+from tusp.platform.store.state_hash import ReportState
 
 ACROSS: Final = "across"
 """Folder of what corpora give together, among what is kept."""
@@ -82,7 +83,7 @@ def build_report(
     sleep: bool = False,
     processes: int = 1,
     kept: Path | None = None,
-    named: str | None = None,
+    before: Known | None = None,
 ) -> Report:
     """Build the report of the latest submission, a named one, or all.
 
@@ -104,7 +105,7 @@ def build_report(
         processes: that make boards at the same time, as in :func:`tusp.dashboards.board_making.build_boards`.
         kept: folder of what was derived before and need not be made again; None makes all. Only reports under ``RULES``
             with the usual resamples and seed are kept, those which ``tusp validate`` makes again.
-        named: what :func:`tusp.dashboards.asked.report_hash` said just now, where it was asked.
+        before: what :func:`tusp.dashboards.asked.known` said just now, where it was asked.
 
     Raises:
         UserError: unknown rule, submission or corpus; nothing submitted or imported yet; too few resamples; no home
@@ -120,22 +121,33 @@ def build_report(
         kept = None
     if kept is None or sleep:
         return _made(store, asked, home=home, sleep=sleep, processes=processes, kept=kept)
-    name = report_hash(store, asked) if named is None else named
-    before = Kept(kept / REPORTS, Report)
-    if name is not None and (found := before.find(name)) is not None:
+    if before is None:
+        before = known(store, asked)
+    reports = Kept(kept / REPORTS, Report)
+    if before is not None and (found := reports.find(before.name)) is not None:
         return found
-    made = _made(store, asked, home=home, sleep=False, processes=processes, kept=kept)
-    if name is None or report_hash(store, asked) != name:
+    made = _made(store, asked, home=home, sleep=False, processes=processes, kept=kept, before=before)
+    if before is None or not before.still_holds(store):
         return made  # something changed meanwhile, and nobody knows of which state this is
-    found = before.keep(name, replace(made, cells=None, kept_as=name))
-    before.forget_old(at_most=MOST_REPORTS)
+    found = reports.keep(before.name, replace(made, cells=None, kept_as=before.name))
+    reports.forget_old(at_most=MOST_REPORTS)
     return replace(found, cells=made.cells)
 
 
-def _made(store: Store, asked: Asked, *, home: Path | None, sleep: bool, processes: int, kept: Path | None) -> Report:
-    selection = selected(store, asked, home=home, counted=kept is None)
+def _made(
+    store: Store,
+    asked: Asked,
+    *,
+    home: Path | None,
+    sleep: bool,
+    processes: int,
+    kept: Path | None,
+    before: Known | None = None,
+) -> Report:
+    state = None if before is None else before.state
+    selection = selected(store, asked, home=home, counted=kept is None, state=state)
     resampling = {"resamples": asked.bootstrap, "seed": asked.seed}
-    boards = build_boards(store, selection, **resampling, home=home, processes=processes, kept=kept)
+    boards = build_boards(store, selection, **resampling, home=home, processes=processes, kept=kept, state=state)
     boards = with_outside(store, asked, selection, boards, home=home)
     if sleep:
         boards = with_sleep(store, home, boards, selection, **resampling)
@@ -143,8 +155,11 @@ def _made(store: Store, asked: Asked, *, home: Path | None, sleep: bool, process
     return assembled(store, asked, selection, boards, across)
 
 
-def selected(store: Store, asked: Asked, *, home: Path | None, counted: bool) -> Selection:
-    """The cells of a report; raises as :func:`tusp.dashboards.frames.select_results`."""
+def selected(
+    store: Store, asked: Asked, *, home: Path | None, counted: bool, state: ReportState | None = None
+) -> Selection:
+    """The cells of a report, of rows that were read already where there are any; raises as
+    :func:`tusp.dashboards.frames.select_results`."""
     return select_results(
         store,
         submission=asked.submission,
@@ -154,6 +169,7 @@ def selected(store: Store, asked: Asked, *, home: Path | None, counted: bool) ->
         outside={entry.corpus for entry in list_entries(store)},
         home=home,
         counted=counted,
+        state=state,
     )
 
 

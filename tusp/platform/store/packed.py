@@ -263,15 +263,31 @@ Mark = tuple[str, str]
 
 
 def read_marks(
-    session: Session, cells: Sequence[str], *, rule: str, corpus: str | None = None
+    session: Session,
+    cells: Sequence[str],
+    *,
+    rule: str,
+    corpus: str | None = None,
+    there: Mapping[tuple[str, str], Mark] | None = None,
 ) -> dict[tuple[str, str], Mark]:
-    """What the counts that :func:`read_counted` would give are known by; arguments as there."""
+    """What the counts that :func:`read_counted` would give are known by; arguments as there.
+
+    Args:
+        there: by cell and corpus, those of all packed counts under the rule, where they were read just now.
+    """
     found: dict[tuple[str, str], Mark] = {}
-    for batch in _batches(cells):
-        wanted = _packed_of(batch, ("nights_id", "sha256"), rule=rule, corpus=corpus)
-        found |= {(row[0], row[1]): (row[2], row[3]) for row in session.execute(wanted)}
-    there = {cell_id for cell_id, _ in found}
-    single = _from_rows(session, [cell_id for cell_id in cells if cell_id not in there], rule=rule, corpus=corpus)
+    if there is None:
+        for batch in _batches(cells):
+            wanted = _packed_of(batch, ("nights_id", "sha256"), rule=rule, corpus=corpus)
+            found |= {(row[0], row[1]): (row[2], row[3]) for row in session.execute(wanted)}
+    else:
+        asked = set(cells)
+        found = {
+            key: mark for key, mark in there.items() if key[0] in asked and (corpus is None or key[1] == corpus)
+        }  # fmt: skip
+    packed_ones = {cell_id for cell_id, _ in found}
+    lacking = [cell_id for cell_id in cells if cell_id not in packed_ones]
+    single = _from_rows(session, lacking, rule=rule, corpus=corpus)
     return found | {
         key: (counted.nights.id, sha256(packed(counted.counts)).hexdigest()) for key, counted in single.items()
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
@@ -194,9 +194,12 @@ def brief_cells(store: Store, submissions: Sequence[str]) -> tuple[list[BriefCel
             plans = select(Cell.id, Cell.plan, Cell.corpus).where(Cell.id.in_(silent[start : start + _BATCH]))
             known |= {cell_id: plan_columns(plan, corpus) for cell_id, plan, corpus in session.execute(plans)}
     cells = [BriefCell(**dict(zip(BRIEF_COLUMNS, row, strict=True)) | known.get(row.id, {})) for row in rows]
-    # The database's own order differs between engines.
-    cells.sort(key=lambda cell: (cell.corpus, cell.arm, cell.seed, cell.fold, cell.id))
-    return cells, {name: frozenset(ids) for name, ids in members.items()}
+    return in_order(cells), {name: frozenset(ids) for name, ids in members.items()}
+
+
+def in_order(cells: Iterable[BriefCell]) -> list[BriefCell]:
+    """Cells by corpus, arm, seed and fold: the database's own order differs between engines."""
+    return sorted(cells, key=attrgetter("corpus", "arm", "seed", "fold", "id"))
 
 
 def planned_models(store: Store, cells: Sequence[str]) -> dict[str, Mapping[str, Any]]:

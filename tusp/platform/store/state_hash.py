@@ -1,13 +1,14 @@
 """Hash of all rows of the store that a report reads, for knowing whether it would be the same again.
 
 The rows are hashed as the database has them: ten thousand cells are read in a fraction of the time that it takes to
-make something of them.
+make something of them. Where a report is made after all, it is made of the same rows, which are not read twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -31,7 +32,7 @@ from tusp.platform.store.session import Store
 
 _BATCH: Final = 500
 _SUBMISSION: Final = ("id", "created_at", "state", "simulated", "request", "environment", "refused")
-_PACKED: Final = ("cell_id", "corpus", "rule", "channels", "nights_id", "sha256")
+PACKED_COLUMNS: Final = ("cell_id", "corpus", "rule", "channels", "nights_id", "sha256")
 _RECORDING: Final = ("corpus_name", "name", "usable", "audit")
 
 # The tables themselves, not the classes that are mapped to them: tens of thousands of rows are plain tuples.
@@ -39,8 +40,23 @@ _cell, _member = Cell.__table__.c, SubmissionCell.__table__.c
 _packed, _count, _submission = PackedCount.__table__.c, Count.__table__.c, Submission.__table__.c
 
 
-def report_state(store: Store, *, submission: str | None, everything: bool, rule: str) -> bytes | None:
-    """Hash of what the store holds for a report under a rule that cells count.
+@dataclass(frozen=True, kw_only=True)
+class ReportState:
+    """What the store holds for a report, as rows in which times and JSON are text."""
+
+    digest: bytes
+    submissions: Sequence[str]
+    """Their ids."""
+    members: Sequence[Sequence[Any]]
+    """Submission and cell ids."""
+    cells: Sequence[Sequence[Any]]
+    """``BRIEF_COLUMNS``, and the plan of a cell that does not say beside it what is in it."""
+    packed: Sequence[Sequence[Any]]
+    """``PACKED_COLUMNS`` of the packed counts under the rule."""
+
+
+def report_state(store: Store, *, submission: str | None, everything: bool, rule: str) -> ReportState | None:
+    """What the store holds for a report under a rule that cells count, and its hash.
 
     It covers submissions and which cells are theirs, the cells without what a report does not read of them, the hashes
     of their packed counts (of a cell without them its counts), imported submissions and human scorers with their
@@ -75,12 +91,12 @@ def report_state(store: Store, *, submission: str | None, everything: bool, rule
             asked = asked.where(_member.submission_id == chosen)
             submissions = submissions.where(_submission.id == chosen)
             members = members.where(_member.submission_id == chosen)
-        add(submissions)
-        add(members)
+        names = [row[0] for row in add(submissions)]
+        belonging = add(members)
         # Cells that something else than tusp put there say nothing of their plan beside it.
         silent = case((or_(_cell.settings.is_(None), _cell.judged.is_(None)), cast(_cell.plan, Text)))
         cells = add(_raw(Cell, BRIEF_COLUMNS).add_columns(silent).where(_cell.id.in_(asked)))
-        packed = add(_raw(PackedCount, _PACKED).where(_packed.rule == rule, _packed.cell_id.in_(asked)))
+        packed = add(_raw(PackedCount, PACKED_COLUMNS).where(_packed.rule == rule, _packed.cell_id.in_(asked)))
         there = {row[0] for row in packed}
         state = BRIEF_COLUMNS.index("state")
         lacking = [row[0] for row in cells if row[state] == "done" and row[0] not in there]
@@ -91,7 +107,9 @@ def report_state(store: Store, *, submission: str | None, everything: bool, rule
         add(_raw(EntryCount).where(EntryCount.__table__.c.rule == rule))
         add(_raw(Corpus))
         add(_raw(Recording, _RECORDING))
-    return whole.digest()
+    return ReportState(
+        digest=whole.digest(), submissions=names, members=belonging, cells=cells, packed=packed
+    )  # fmt: skip
 
 
 def _chosen(session: Session, submission: str | None) -> str | None:
