@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -415,6 +416,20 @@ def test_what_is_made_ready_is_found(registered: Store, tmp_path: Path, shown: C
     for words in (("--all",), ("--all", "--json"), ("--all", "--format", "html")):
         assert shown(*words, COLUMNS="110") == shown(*words, "--fresh", COLUMNS="110")
     assert files_in(folder) == before
+
+
+def test_what_was_made_ready_elsewhere_is_borrowed(
+    registered: Store, tmp_path: Path, shown: Callable[..., str]
+) -> None:
+    ready.make_ready(registered, kept=tmp_path / "elsewhere", look=Look(width=110))
+    for words in (("--all",), ("--all", "--json"), ("--all", "--format", "html"), ("--suite", "tusp-7"), ()):
+        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+        assert shown(*words, COLUMNS="110") == shown(*words, "--fresh", COLUMNS="110")
+        lent = {path.name for path in files_in(tmp_path / "elsewhere") if path.parent.name != "curves"}
+        assert len(lent & {path.name for path in files_in(tmp_path / "kept")}) > 9
+    shutil.rmtree(tmp_path / "kept")
+    shown("--all", "--json", "--fresh")
+    assert files_in(tmp_path / "kept") == []
 
 
 def test_only_the_latest_texts_are_kept(registered: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from tusp.platform.store.packed import (
     unpacked,
 )
 from tusp.platform.store.record import reset_cell
-from tusp.platform.store.session import Store, alembic_config, open_store, upgrade_store
+from tusp.platform.store.session import HEAD_REVISION, Store, alembic_config, open_store, upgrade_store
 
 
 @pytest.fixture
@@ -142,7 +142,8 @@ def older(address: str) -> None:
     engine = create_engine(address)
     with engine.begin() as connection:
         for statement in (
-            "DROP TABLE packed_counts", "DROP TABLE night_sets", "ALTER TABLE cells DROP COLUMN settings",
+            "DROP TABLE kept_parts", "DROP TABLE packed_counts", "DROP TABLE night_sets",
+            "ALTER TABLE cells DROP COLUMN settings",
             "ALTER TABLE cells DROP COLUMN judged", "UPDATE tusp_alembic_version SET version_num = '0002'",
         ):  # fmt: skip
             connection.execute(text(statement))
@@ -161,7 +162,7 @@ def upgraded(address: str, home: Path) -> None:
         arrays = set(session.execute(select(PackedCount.cell_id, PackedCount.rule, PackedCount.matrices)).all())
     store.close()
     older(address)
-    assert upgrade_store(address) == ("0002", "0004")
+    assert upgrade_store(address) == ("0002", HEAD_REVISION)
     store = open_store(address)
     assert not check_store(store).problems
     with store.reading() as session:
@@ -204,10 +205,11 @@ def hashed(address: str, home: Path) -> None:
     store.close()
     engine = create_engine(address)
     with engine.begin() as connection:
+        connection.execute(text("DROP TABLE kept_parts"))
         connection.execute(text("ALTER TABLE packed_counts DROP COLUMN sha256"))
         connection.execute(text("UPDATE tusp_alembic_version SET version_num = '0003'"))
     engine.dispose()
-    assert upgrade_store(address) == ("0003", "0004")
+    assert upgrade_store(address) == ("0003", HEAD_REVISION)
     store = open_store(address)
     assert not check_store(store).problems
     with store.reading() as session:

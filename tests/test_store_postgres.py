@@ -18,6 +18,12 @@ from test_change_mark import (  # noqa: F401
     test_reading_leaves_the_mark,
     test_what_another_transaction_writes_shows_when_it_is_committed,
 )
+from test_lent import (  # noqa: F401
+    lender,
+    test_other_programs_and_other_names_are_not_borrowed,
+    test_the_next_to_lend_takes_the_place_of_the_last,
+    test_what_one_home_lends_another_borrows,
+)
 from test_record import (  # noqa: F401  (run here again, with the store_url below)
     store,
     test_a_cell_goes_from_planned_to_done_with_everything_it_left,

@@ -44,6 +44,7 @@ def report(
     gc.disable()  # the process ends before there is anything to collect; looking for it takes a tenth of the time
     from tusp.dashboards.asked import FORMATS, Asked, known
     from tusp.dashboards.kept_texts import find_text, look_of
+    from tusp.dashboards.lent import borrow
     from tusp.platform.store.session import open_store
 
     chosen = "json" if as_json else format
@@ -60,9 +61,14 @@ def report(
         asked = Asked(submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap)
         before = known(store, asked)
         text = None if before is None else find_text(kept, before.name, chosen, look)
+        if text is None and before is not None:
+            borrow(store, kept)
+            text = find_text(kept, before.name, chosen, look)
         if text is not None:
             _write(text, output)
             return
+    elif kept is not None:
+        borrow(store, kept)
 
     # Only now: what makes reports takes longer to import than a kept one to tell.
     from dataclasses import replace

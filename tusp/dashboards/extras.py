@@ -197,7 +197,7 @@ def trained_alike(cells: Iterable[BriefCell], boards: Collection[BoardKey]) -> d
 
 def curves_hash(store: Store, cells: Sequence[BriefCell]) -> str:
     """Name under which curves are kept. That of a done cell never changes: if it is done again, it is done later."""
-    return hash_of((store.url, [(cell.id, cell.done_at, cell.result) for cell in cells]))
+    return hash_of((store.address, [(cell.id, cell.done_at, cell.result) for cell in cells]))
 
 
 def training_groups(store: Store, groups: Mapping[Group, Sequence[BriefCell]]) -> dict[Group, TrainingGroup]:

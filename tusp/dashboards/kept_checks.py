@@ -29,6 +29,7 @@ from tusp.dashboards.frames import BoardKey
 from tusp.dashboards.kept import Kept, hash_of
 from tusp.dashboards.kept_texts import TEXTS, KeptText, text_hash
 from tusp.dashboards.leaderboard import Board, make_board
+from tusp.dashboards.lent import lent_names
 from tusp.dashboards.render import render_report
 from tusp.dashboards.report import (
     ACROSS,
@@ -49,6 +50,8 @@ OTHER_CURVES: Final = "has other training curves than the store"
 OTHER_REPORT: Final = "is not the report that its boards and the store make"
 OTHER_TEXT: Final = "is not the text of its report"
 OTHER_EXTRAS: Final = "has other training curves or corpora than the store"
+DELETE: Final = "delete it"
+DELETE_BOTH: Final = "delete it and what the store lends: DELETE FROM kept_parts WHERE name = '{name}'"
 
 _Kind = TypeVar("_Kind")
 
@@ -66,13 +69,13 @@ def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everyt
         How much was found, and one line for what is not what it should be.
     """
     found, lines = 0, []
-    texts = Kept(folder / TEXTS, KeptText).all()
+    texts, lent = Kept(folder / TEXTS, KeptText).all(), lent_names(store)
     for rule in RULES:
         asked = [Asked(submission=name, rule=rule) for name in submissions]
         if everything and submissions:
             asked.append(Asked(everything=True, rule=rule))
         for one in asked:
-            check = _Check(store, folder, one, texts)
+            check = _Check(store, folder, one, texts, lent)
             check.run()
             found += check.found
             lines += check.lines
@@ -82,7 +85,10 @@ def check_kept(store: Store, folder: Path, *, submissions: Sequence[str], everyt
 class _Check:
     """What is kept for one report, and for the reports of its single corpora."""
 
-    def __init__(self, store: Store, folder: Path, asked: Asked, texts: Sequence[KeptText]) -> None:
+    def __init__(
+        self, store: Store, folder: Path, asked: Asked, texts: Sequence[KeptText], lent: frozenset[str]
+    ) -> None:
+        self._lent = lent
         self._store, self._folder, self._asked = store, folder, asked
         self._selection = selected(store, asked, home=None, counted=True)
         self._places = cells_of_boards(self._selection)
@@ -164,7 +170,10 @@ class _Check:
         self.found += 1
         made = make()
         if not _same(there, made):
-            self.lines.append(f"{kept.path(name)}: {otherwise.format(title=getattr(made, 'title', ''))}; delete it")
+            path = kept.path(name)
+            here = f"{path.parent.name}/{name}"
+            advice = DELETE_BOTH.format(name=here) if here in self._lent else DELETE
+            self.lines.append(f"{path}: {otherwise.format(title=getattr(made, 'title', ''))}; {advice}")
         return there
 
 

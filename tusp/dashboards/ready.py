@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from tusp.dashboards.asked import Asked, Known, known
-from tusp.dashboards.extras import read_extras
-from tusp.dashboards.kept_texts import KeptText, Look, keep_text
+from tusp.dashboards.board_hashes import board_hashes
+from tusp.dashboards.board_making import BOARDS, cells_of_boards
+from tusp.dashboards.extras import EXTRAS, read_extras
+from tusp.dashboards.kept_texts import TEXTS, KeptText, Look, keep_text, text_hash
+from tusp.dashboards.lent import borrow, lend
 from tusp.dashboards.render import render_report
-from tusp.dashboards.report import Report, build_report
+from tusp.dashboards.report import REPORTS, Report, build_report, selected
 from tusp.platform.scoring.rules import RULES
 from tusp.platform.store.session import Store
 
@@ -47,21 +50,44 @@ def render_and_keep(
 
 
 def make_ready(store: Store, *, kept: Path, look: Look | None) -> None:
-    """Make the report of all submissions as somebody may ask for it next.
+    """Make the reports of all submissions and of the latest one as somebody may ask for them next, here or from
+    another home.
 
     Args:
-        store: only read.
+        store: lends the parts of these reports afterwards.
         kept: folder of what is kept.
         look: how tables are drawn here; None draws none.
 
     Raises:
-        TuspError: as :func:`tusp.dashboards.report.build_report`.
+        TuspError: as :func:`tusp.dashboards.report.build_report`, or the store cannot be written.
     """
-    for rule in RULES:
-        before = known(store, Asked(everything=True, rule=rule))
-        report = build_report(store, everything=True, rule=rule, kept=kept, before=before)
-        read_extras(store, report, kept=kept, before=before)
+    borrow(store, kept)
+    names: list[str] = []
+    for asked in (Asked(), *(Asked(everything=True, rule=rule) for rule in RULES)):
+        before = known(store, asked)
+        if before is not None:
+            whole = build_report(store, everything=asked.everything, rule=asked.rule, kept=kept, before=before)
+            read_extras(store, whole, kept=kept, before=before)
+            names += _parts_of(store, before)
     report = build_report(store, everything=True, kept=kept)
     for name in READY:
         if name != "table" or look is not None:
             render_and_keep(store, report, name, look=look if name == "table" else None, kept=kept)
+    if report.kept_as is not None:
+        names += [f"{TEXTS}/{text_hash(report.kept_as, name, None)}" for name in READY if name != "table"]
+    lend(store, kept, names)
+
+
+def _parts_of(store: Store, before: Known) -> list[str]:
+    """Names of what is kept of a report: itself, what a page shows besides, and its boards."""
+    asked = before.asked
+    selection = selected(store, asked, home=None, counted=False, state=before.state)
+    boards = board_hashes(
+        store,
+        selection,
+        cells_of_boards(selection),
+        resamples=asked.bootstrap,
+        seed=asked.seed,
+        state=before.state,
+    )
+    return [f"{REPORTS}/{before.name}", f"{EXTRAS}/{before.name}", *(f"{BOARDS}/{name}" for name in boards.values())]

@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from tusp.dashboards.file_checks import check_files
 from tusp.dashboards.kept_checks import check_kept
+from tusp.dashboards.lent import borrow
 from tusp.dashboards.plan_checks import (
     Nights,
     check_columns,
@@ -133,6 +134,7 @@ def validate(
     kept = 0
     if not problems:  # from what does not hold nothing follows
         ids = [record.id for record in chosen]
+        borrow(store, settings.kept)
         kept, problems = check_kept(store, settings.kept, submissions=ids, everything=everything)
     return Validation(
         submissions=tuple(record.id for record in chosen),

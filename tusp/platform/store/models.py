@@ -353,6 +353,19 @@ class EntryCount(Base):
     n_rem_rem: Mapped[int]
 
 
+class KeptPart(Base):
+    """A part of a report that was derived from this store, for whoever reports next; any row may be deleted."""
+
+    __tablename__ = "kept_parts"
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    """Folder and name among what reports keep: the hash of all that it was derived from."""
+    program: Mapped[str] = mapped_column(String(64))
+    """Hash of the program that derived it."""
+    made_at: Mapped[datetime] = mapped_column(default=utc_now)
+    packed: Mapped[bytes] = mapped_column(LargeBinary)
+    """The file, compressed by zlib."""
+
+
 COUNT_COLUMNS = tuple(
     f"n_{true}_{predicted}" for true in ("w", "n1", "n2", "n3", "rem") for predicted in ("w", "n1", "n2", "n3", "rem")
 )

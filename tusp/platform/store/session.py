@@ -27,7 +27,7 @@ from tusp.platform.files import file_lock
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD_REVISION: Final = "0004"
+HEAD_REVISION: Final = "0005"
 """Revision of the tables this program works with: the newest in migrations/versions (a test compares)."""
 
 VERSION_TABLE: Final = "tusp_alembic_version"
@@ -50,6 +50,14 @@ class Store:
     def name(self) -> str:
         """The store as a message names it: the file, or the URL without its password."""
         return _name(make_url(self.url))
+
+    @property
+    def address(self) -> str:
+        """Where the store is, the same for everybody who shares it: the URL without user and password."""
+        url = make_url(self.url)
+        return URL.create(
+            url.drivername, host=url.host, port=url.port, database=url.database, query=url.query
+        ).render_as_string()  # fmt: skip
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -72,7 +72,7 @@ def report_state(store: Store, *, submission: str | None, everything: bool, rule
     Returns:
         None where there is no such submission, or several begin like this.
     """
-    whole = hashlib.blake2b(store.url.encode())
+    whole = hashlib.blake2b(store.address.encode())
     with store.reading() as session:
         chosen = None if everything else _chosen(session, submission)
         if not everything and chosen is None:
