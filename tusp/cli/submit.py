@@ -353,4 +353,4 @@ def _report(store: Store, submission: str, rule: str, *, as_json: bool, kept: Pa
     else:
         print_report(report, console)
         _say(f"Submission {submission}. Look further: tusp report, tusp status, tusp mlflow.")
-    leave_reports_ready(store, kept=kept)
+    leave_reports_ready(store, kept=kept, submission=submission)

@@ -21,6 +21,10 @@ from tusp.platform.store.models import KeptPart, utc_now
 from tusp.platform.store.session import Store
 
 _NAME: Final = re.compile("(?:boards|extras|reports|texts)/[0-9a-f]{64}")
+_BOARDS: Final = "boards/"
+MOST_BOARDS: Final = 1000
+"""Parts beyond which no more boards of earlier reports are lent."""
+
 _FAST: Final = 1
 """Level of zlib: a third of the size, in hundredths of a second."""
 
@@ -28,7 +32,8 @@ log = logging.getLogger(__name__)
 
 
 def lend(store: Store, kept: Path, names: Iterable[str]) -> None:
-    """Put parts that are kept here into the store, in place of those that this program put there before.
+    """Put parts that are kept here into the store, in place of the whole reports that this program put there before;
+    of boards, which are parts of the reports of several submissions, the latest stay too.
 
     Args:
         store: written in one transaction.
@@ -45,8 +50,11 @@ def lend(store: Store, kept: Path, names: Iterable[str]) -> None:
     parts = {name: zlib.compress(path.read_bytes(), _FAST) for name, path in files.items() if path.is_file()}
     with store.session() as session:
         ours = KeptPart.program == program
-        there = {row.name: row.packed for row in session.execute(select(KeptPart.name, KeptPart.packed).where(ours))}
-        wrong = [name for name, raw in there.items() if parts.get(name) != raw]
+        latest = select(KeptPart.name, KeptPart.packed).where(ours).order_by(KeptPart.made_at.desc(), KeptPart.name)
+        there = {row.name: row.packed for row in session.execute(latest)}
+        other = [name for name in there if name not in parts and name.startswith(_BOARDS)]
+        stay = set(other[: max(0, MOST_BOARDS - len(parts))])
+        wrong = [name for name, raw in there.items() if name not in stay and parts.get(name) != raw]
         outlived = (KeptPart.program != program) & (KeptPart.made_at < now - timedelta(seconds=FORGOTTEN_AFTER))
         session.execute(delete(KeptPart).where(KeptPart.name.in_(wrong) | outlived))
         rows = [

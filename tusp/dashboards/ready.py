@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,24 +50,33 @@ def render_and_keep(
     return text
 
 
-def make_ready(store: Store, *, kept: Path, look: Look | None) -> None:
-    """Make the reports of all submissions and of the latest one as somebody may ask for them next, here or from
-    another home.
+def make_ready(store: Store, *, kept: Path, look: Look | None, submissions: Sequence[str | None] = (None,)) -> None:
+    """Make the reports of all submissions together, and of some of them, as somebody may ask for them next, here or
+    from another home.
 
     Args:
         store: lends the parts of these reports afterwards.
         kept: folder of what is kept.
         look: how tables are drawn here; None draws none.
+        submissions: ids; None for the latest.
 
     Raises:
         TuspError: as :func:`tusp.dashboards.report.build_report`, or the store cannot be written.
     """
     borrow(store, kept)
     names: list[str] = []
-    for asked in (Asked(), *(Asked(everything=True, rule=rule) for rule in RULES)):
+    single = [Asked(submission=name, rule=rule) for name in submissions for rule in RULES]
+    for asked in (*single, *(Asked(everything=True, rule=rule) for rule in RULES)):
         before = known(store, asked)
         if before is not None:
-            whole = build_report(store, everything=asked.everything, rule=asked.rule, kept=kept, before=before)
+            whole = build_report(
+                store,
+                submission=asked.submission,
+                everything=asked.everything,
+                rule=asked.rule,
+                kept=kept,
+                before=before,
+            )
             read_extras(store, whole, kept=kept, before=before)
             names += _parts_of(store, before)
     report = build_report(store, everything=True, kept=kept)
