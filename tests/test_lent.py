@@ -52,6 +52,23 @@ def test_what_one_home_lends_another_borrows(lender: Store, tmp_path: Path) -> N
     assert contents(tmp_path / "b") == {ONE: b"one", OTHER: b"mine"}
 
 
+def test_only_what_a_report_has_use_for_is_borrowed(lender: Store, tmp_path: Path) -> None:
+    mine, other = "b" * 64, "d" * 64
+    parts = [ONE, OTHER, f"extras/{mine}", f"reports/{other}", f"extras/{other}", "texts/" + "e" * 64]
+    for name in parts:
+        keep(tmp_path / "a", name, b"content")
+    lend(lender, tmp_path / "a", parts)
+    borrow(lender, tmp_path / "b", mine)
+    assert set(contents(tmp_path / "b")) == {OTHER, f"extras/{mine}", "texts/" + "e" * 64}
+    borrow(lender, tmp_path / "c", "f" * 64)
+    assert set(contents(tmp_path / "c")) == {ONE}
+    keep(tmp_path / "d", "reports/" + "f" * 64, b"mine")
+    borrow(lender, tmp_path / "d", "f" * 64)
+    assert ONE not in contents(tmp_path / "d")
+    borrow(lender, tmp_path / "e")
+    assert set(contents(tmp_path / "e")) == set(parts)
+
+
 def test_the_next_to_lend_takes_the_place_of_the_last(
     lender: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,19 +56,16 @@ def report(
     drawn = chosen == "table" and output is None
     look = look_of(console) if drawn else None
     plain = suite is None and cards is None and not sleep and (look is not None or not drawn)
-    before = None
-    if kept is not None and plain:
-        asked = Asked(submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap)
-        before = known(store, asked)
-        text = None if before is None else find_text(kept, before.name, chosen, look)
-        if text is None and before is not None:
-            borrow(store, kept)
-            text = find_text(kept, before.name, chosen, look)
+    asked = Asked(submission=submission, everything=everything, rule=rule, corpus=corpus, bootstrap=bootstrap)
+    before = None if kept is None or sleep else known(store, asked)
+    if kept is not None and before is not None:
+        text = find_text(kept, before.name, chosen, look) if plain else None
+        if text is None:
+            borrow(store, kept, before.name)
+            text = find_text(kept, before.name, chosen, look) if plain else None
         if text is not None:
             _write(text, output)
             return
-    elif kept is not None:
-        borrow(store, kept)
 
     # Only now: what makes reports takes longer to import than a kept one to tell.
     from dataclasses import replace

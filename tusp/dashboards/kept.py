@@ -73,7 +73,7 @@ class Kept(Generic[_Kind]):
         raw = msgspec.msgpack.encode(value)
         if self._can_write:
             try:
-                with atomic_path(self.path(name)) as temporary:
+                with atomic_path(self.path(name), durable=False) as temporary:  # the checksum tells what is damaged
                     temporary.write_bytes(checksum(raw) + raw)
             except OSError as error:
                 self._can_write = False  # said once, not for every board

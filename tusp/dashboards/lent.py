@@ -66,16 +66,21 @@ def lend(store: Store, kept: Path, names: Iterable[str]) -> None:
             session.execute(insert_of(session)(KeptPart).on_conflict_do_nothing(index_elements=["name"]), rows)
 
 
-def borrow(store: Store, kept: Path) -> None:
+def borrow(store: Store, kept: Path, report: str | None = None) -> None:
     """Put what the store lends to this program where reports look for it; what is there already stays.
 
     Args:
         store: only read.
         kept: folder of what is kept. If it cannot be written, reports are made without.
+        report: hash of the report that is asked for: of others only their boards are of use, and of its own boards
+            nothing where it is there as a whole. None for everything.
     """
     program = program_hash().hex()
     with store.reading() as session:
         lent = session.scalars(select(KeptPart.name).where(KeptPart.program == program)).all()
+        if report is not None:
+            whole = f"reports/{report}" in lent or _file(kept, f"reports/{report}").exists()
+            lent = [name for name in lent if _of_use(name, report, whole=whole)]
         lacking = [name for name in lent if _NAME.fullmatch(name) and not _file(kept, name).exists()]
         if not lacking:
             return
@@ -83,13 +88,18 @@ def borrow(store: Store, kept: Path) -> None:
     for name, packed in rows:
         try:
             raw = zlib.decompress(packed)
-            with atomic_path(_file(kept, name)) as temporary:
+            with atomic_path(_file(kept, name), durable=False) as temporary:
                 temporary.write_bytes(raw)
         except zlib.error as error:
             log.warning("the store lends a damaged part of a report, %s (%s); it is made again", name, error)
         except OSError as error:
             log.warning("what the store lends is made again: %s", error)
             return
+
+
+def _of_use(name: str, report: str, *, whole: bool) -> bool:
+    folder, _, part = name.partition("/")
+    return folder == "texts" or part == report if whole else name.startswith(_BOARDS)
 
 
 def lent_names(store: Store) -> frozenset[str]:

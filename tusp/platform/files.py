@@ -16,10 +16,11 @@ from tusp.platform.errors import UserError
 
 
 @contextmanager
-def atomic_path(destination: Path) -> Iterator[Path]:
+def atomic_path(destination: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``destination``; on success it is synced and renamed to it, else removed.
 
     The caller writes one file at the temporary path. Readers see the old file or the whole new one, never a part.
+    What is not ``durable`` is not synced: a power cut may leave a damaged file, but no flush has to be waited for.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", suffix=".part", dir=destination.parent)
@@ -27,8 +28,9 @@ def atomic_path(destination: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(destination)
     finally:
